@@ -1,0 +1,79 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PY := .venv/bin/python
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.venv/.ready: requirements.txt operator/pyproject.toml producer_sdk/pyproject.toml aggregator/pyproject.toml
+	@command -v python3 >/dev/null || { echo "python3 (3.11 or newer) is missing: install it from your distribution"; exit 1; }
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is $$(python3 -V), 3.11 or newer is needed"; exit 1; }
+	@echo "installing the Python packages into .venv"
+	@test -x $(PY) || python3 -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    -e producer_sdk -e operator -e aggregator
+	@touch $@
+
+.PHONY: venv
+venv: .venv/.ready ## install the Python packages into .venv
+
+.PHONY: demo
+demo: venv ## the whole story on the embedded stack (TRACE=file.csv replays a stream, KEEP=1 leaves it up)
+	@$(PY) -m examples.demo $(if $(TRACE),--trace "$(TRACE)") $(if $(KEEP),--keep)
+
+.PHONY: up
+up: venv ## start Kafka, the Kubernetes API and Valkey as local processes (ARGS="--brokers 3")
+	@$(PY) -m devstack up $(ARGS)
+
+.PHONY: down
+down: venv ## stop them
+	@$(PY) -m devstack down
+
+.PHONY: status
+status: venv ## what of the stack is running
+	@$(PY) -m devstack status
+
+.PHONY: lint
+lint: venv ## ruff, mypy --strict, import-linter
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+.PHONY: format
+format: venv ## format the code and fix what ruff can fix
+	@.venv/bin/ruff check --fix --quiet .
+	@.venv/bin/ruff format --quiet .
+
+.PHONY: test
+test: venv ## lint and every test but the slow ones; prints how long each part took
+	@$(PY) tests/run.py
+
+.PHONY: test-all
+test-all: venv ## the same with the slow tests
+	@$(PY) tests/run.py --all
+
+.PHONY: simulate
+simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
+	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0)
+
+.PHONY: bench
+bench: venv ## measure onset to spread and the SDK's cost; writes bench/out
+	@$(PY) -m bench
+
+.PHONY: kind
+kind: ## build the image and install on a kind cluster (needs Docker)
+	@bash examples/kind/up.sh
+
+.PHONY: lock
+lock: venv ## compile requirements.in into requirements.txt
+	@$(PY) -m pip install --quiet uv
+	@.venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header \
+	    --no-annotate requirements.in -o requirements.txt
+
+.PHONY: clean
+clean: ## stop the stack, remove .venv, .devstack and what the checkers cached
+	@if test -x $(PY) && test -d .devstack; then $(PY) -m devstack down; fi
+	@rm -rf .venv .devstack .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out

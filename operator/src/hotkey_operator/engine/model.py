@@ -1,0 +1,163 @@
+"""The values that pass between gather, decide and apply. Frozen, pure, and all that the three share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_sdk.routing.report import ClientReport
+from hotkey_sdk.routing.table import Stream, Table
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What the cluster says of the base topic."""
+
+    stream: Stream
+    partitions: int
+    compacted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SampledRecord:
+    """One record of a sample; `key` as it stands in Kafka, `dimensions` those that could be read from it."""
+
+    key: bytes | None
+    size_bytes: int
+    dimensions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSample:
+    """A bounded sample of one partition's tail: records in runs, each run from one random offset.
+
+    Records within a run are neighbours of one compressed batch and so not independent: error bounds come
+    from the spread over runs.
+    """
+
+    partition: int
+    runs: tuple[tuple[SampledRecord, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndOffsets:
+    """The end offset of every partition, in partition order, read at `at` (unix seconds)."""
+
+    at: float
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """The truth: the table in the RoutingTable object, and the version to compare and set against."""
+
+    table: Table
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What Redis holds for the stream, as far as it could be verified.
+
+    `reachable` False: Redis did not answer. `table` None and `garbage` None: nothing is published.
+    `garbage`: a digest of something that stands there and is no valid table of this stream.
+    """
+
+    reachable: bool
+    table: Table | None = None
+    garbage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that one turn knows. `topic` is None while it does not exist; `rival` names the older policy, if any."""
+
+    at: float
+    topic: TopicFacts | None
+    ends: EndOffsets | None = None
+    samples: tuple[PartitionSample, ...] = ()
+    stored: StoredTable | None = None
+    published: Published = Published(reachable=False)
+    reports: tuple[ClientReport, ...] = ()
+    rival: str | None = None
+    failure: str | None = None  # what could not be read this turn, in words for people
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTable:
+    """Write `table` to the RoutingTable object if its version is still `resource_version` (None: create it)."""
+
+    table: Table
+    resource_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishTable:
+    """Publish `table` to Redis; `over` is the digest of garbage that may be overwritten whatever its epoch."""
+
+    table: Table
+    over: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmitEvent:
+    """A Kubernetes Event on the policy, once per thing that happened."""
+
+    reason: Reason
+    message: str
+    warning: bool = False
+
+
+Action = WriteTable | PublishTable | EmitEvent
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVerdict:
+    """What was decided for one key, and from what: rates in records/s, shares of the topic in 0..1."""
+
+    key: bytes
+    reason: Reason
+    message: str
+    records_per_second: float
+    share: float
+    share_error: float
+    shards: int = 0
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition for status; the writer adds `observedGeneration` and `lastTransitionTime`."""
+
+    type: ConditionType
+    status: bool
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The figures of status: imbalance is max/mean of the records appended per partition over 60 s."""
+
+    epoch: int = 0
+    partitions: int = 0
+    records_per_second: float = 0.0
+    imbalance: float | None = None
+    hottest_partition: int | None = None
+    producers: int = 0
+    producers_applied: int = 0
+    consumers: int = 0
+    consumers_applied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One turn's outcome: what to do in order, what to tell, and what the next turn must remember."""
+
+    actions: tuple[Action, ...]
+    reason: Reason
+    message: str
+    verdicts: tuple[KeyVerdict, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    summary: Summary = Summary()

@@ -1,0 +1,52 @@
+"""Every reason the operator gives, once: shared by status, Events, metrics and the command line."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    READY = "Ready"  # the loop turns, the stream is governed by this policy and its table is published
+    HOT = "Hot"  # at least one key of the stream is routed
+    NOT_YET_SUPPORTED = "NotYetSupported"  # a field of the spec is accepted but not carried out
+
+
+class Reason(StrEnum):
+    """Why something was done, or not done."""
+
+    # decisions
+    STEADY = "Steady"  # no partition is over the trigger
+    WAITING = "Waiting"  # over the trigger, but not yet for `trigger.for`
+    SAMPLING = "Sampling"  # over the trigger; the evidence is not yet strong enough
+    SPREAD = "Spread"  # a hot key was spread over shards
+    RESPREAD = "Respread"  # a spread key was planned anew
+    REPARTITIONED = "Repartitioned"  # the partition count changed; every route was planned anew
+    MERGED_BACK = "MergedBack"  # a cooled key is a plain key again
+    COOLING = "Cooling"  # cool, but not yet for `release.for`
+    HOLDING = "Holding"  # a spread key is still hot; the plan stands
+    SETTLING = "Settling"  # the effect of the last change is not yet visible
+    BALANCED = "Balanced"  # over the trigger, but the load is even: nothing to gain
+    # why nothing can be done
+    NO_DOMINANT_KEY = "NoDominantKey"
+    TOPIC_COMPACTED = "TopicCompacted"
+    TOO_MANY_HOT_KEYS = "TooManyHotKeys"
+    ONE_PARTITION = "OnePartition"
+    DIMENSIONS_NOT_VISIBLE = "DimensionsNotVisible"
+    CANNOT_SPREAD = "CannotSpread"  # one value of the dimensions is the load
+    ORDERING_FORBIDS = "OrderingForbids"  # `ordering: PerKey` allows no shards
+    SUSPENDED = "Suspended"
+    OBSERVING = "Observing"  # mode Observe: decided, not applied
+    RATE_LIMITED = "RateLimited"  # `limits.changesPerMinute` is reached
+    # the state of the policy
+    GOVERNING = "Governing"
+    TOPIC_NOT_FOUND = "TopicNotFound"
+    ANOTHER_POLICY = "AnotherPolicy"  # an older policy governs the same stream
+    INVALID_SPEC = "InvalidSpec"
+    KAFKA_UNAVAILABLE = "KafkaUnavailable"
+    REDIS_UNAVAILABLE = "RedisUnavailable"
+    PUBLISHED = "Published"
+    REPUBLISHED = "Republished"  # Redis had lost the table or held an older one
+    TABLE_CONFLICT = "TableConflict"  # someone else wrote the RoutingTable object
+    RETURNED = "Returned"  # the policy is deleted and the stream is back to plain keys
+    FIELDS_NOT_CARRIED_OUT = "FieldsNotCarriedOut"
+    NONE_SPREAD = "NoneSpread"

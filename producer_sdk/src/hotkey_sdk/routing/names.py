@@ -1,0 +1,27 @@
+"""The names under which a stream's table, its hints and its clients' reports stand in Redis.
+
+Each stream's names share one hash tag, so that a script may touch them together on a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+from hotkey_sdk.routing.table import Stream
+
+TABLE_EPOCH = "epoch"  # fields of the hash at table_key(): decimal text,
+TABLE_DIGEST = "digest"  # SHA-256 of the envelope in hex,
+TABLE_ENVELOPE = "envelope"  # and the signed envelope's exact bytes
+
+
+def table_key(stream: Stream) -> str:
+    """A hash that holds the published table: fields `epoch`, `digest`, `envelope`."""
+    return f"hotkey:{{{stream}}}:table"
+
+
+def hint_channel(stream: Stream) -> str:
+    """A pub/sub channel; each message is the decimal epoch that was just published."""
+    return f"hotkey:{{{stream}}}:hint"
+
+
+def reports_key(stream: Stream) -> str:
+    """A hash from client id to that client's report (report.py), rewritten by each client."""
+    return f"hotkey:{{{stream}}}:reports"

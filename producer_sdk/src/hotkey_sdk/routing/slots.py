@@ -1,0 +1,27 @@
+"""The slot of a record: one seeded hash over its dimensions, the same in every client and language.
+
+`XXH64(seed, values in the rung's order, each as a 4-byte little-endian length and its UTF-8 bytes)`, integers
+as decimal text, a missing dimension as empty text; the slot is the hash modulo the number of slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import xxhash
+
+Value = str | int | None
+
+
+def value_bytes(value: Value) -> bytes:
+    """The bytes that are hashed for one dimension: UTF-8 text, decimal digits, or nothing."""
+    return b"" if value is None else str(value).encode("utf-8", "surrogatepass")
+
+
+def slot_hash(seed: int, values: Iterable[Value]) -> int:
+    """The unsigned 64-bit hash of the dimension values, given in the rung's order."""
+    parts = []
+    for value in values:
+        data = value_bytes(value)
+        parts.append(len(data).to_bytes(4, "little") + data)
+    return xxhash.xxh64_intdigest(b"".join(parts), seed)
