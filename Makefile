@@ -37,10 +37,7 @@ status: venv ## what of the stack is running
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import-linter
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
-	@.venv/bin/lint-imports
+	@$(PY) tests/run.py lint
 
 .PHONY: format
 format: venv ## format the code and fix what ruff can fix

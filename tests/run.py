@@ -1,0 +1,136 @@
+"""Runs every part of the checks in order and says how long each took: what `make test` and `make lint` call.
+
+Every part is a process of its own with a bounded time; one that fails does not keep the others from running.
+It knows how to start the checkers and nothing of what they check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+TIMED_OUT = 124  # what timeout(1) returns
+SLOW_FACTOR = 3  # how much longer a part may take when the slow tests run too
+GRACE_SECONDS = 20.0  # for fixtures to stop what they started, before the part's processes are killed
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part: its commands run one after the other, all of them, within `limit_seconds` together."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    limit_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a part ended: the first exit code that was not 0, and the seconds it took."""
+
+    name: str
+    code: int
+    seconds: float
+
+    @property
+    def word(self) -> str:
+        if self.code == 0:
+            return "ok"
+        return "timed out" if self.code == TIMED_OUT else f"FAILED (exit {self.code})"
+
+
+LINT = Part(
+    "lint",
+    (
+        (str(BIN / "ruff"), "check", "."),
+        (str(BIN / "ruff"), "format", "--check", "."),
+        (str(BIN / "mypy"),),
+        (str(BIN / "lint-imports"),),
+    ),
+    300,
+)
+
+# The first part that needs a built Kubernetes API server waits for the build on a fresh machine.
+TEST_LIMITS = {"unit": 300, "contract": 1200, "simulation": 300, "chart": 1200, "stack": 1500}
+NAMES = ("lint", *TEST_LIMITS)
+
+
+def tests(name: str, slow: bool) -> Part:
+    """The tests of one folder. pytest's exit code for "no tests" is a failure like any other."""
+    selected = () if slow else ("-m", "not slow")
+    command = (sys.executable, "-m", "pytest", "-q", f"tests/{name}", "--durations=5", *selected)
+    return Part(name, (command,), TEST_LIMITS[name] * (SLOW_FACTOR if slow else 1))
+
+
+def run_command(command: Sequence[str], limit_seconds: float) -> int:
+    """Run one command in a process group of its own; past its limit it is asked to stop, then killed."""
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    with _stopped_in_the_end(process):
+        try:
+            return process.wait(max(limit_seconds, 1.0))
+        except subprocess.TimeoutExpired:
+            print(f"{command[0]} did not end within {limit_seconds:.0f} s", flush=True)
+            return TIMED_OUT
+
+
+@contextlib.contextmanager
+def _stopped_in_the_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for signal_number in (signal.SIGINT, signal.SIGKILL):
+            if process.poll() is not None:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal_number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+
+
+def run_part(part: Part) -> Outcome:
+    """Run all commands of a part, also those after one that failed."""
+    print(f"\n=== {part.name}", flush=True)
+    started = time.monotonic()
+    codes = []
+    for command in part.commands:
+        codes.append(run_command(command, started + part.limit_seconds - time.monotonic()))
+    return Outcome(part.name, next(filter(None, codes), 0), time.monotonic() - started)
+
+
+def report(outcomes: Sequence[Outcome]) -> str:
+    """The table at the end: one line a part, and the time of all."""
+    lines = [f"{o.name:<12}{o.seconds:>8.1f} s  {o.word}" for o in outcomes]
+    total = f"{'all':<12}{sum(o.seconds for o in outcomes):>8.1f} s"
+    return "\n".join(["", "part            time", *lines, total])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the named parts, or all of them; 0 only when every one of them passed."""
+    parser = argparse.ArgumentParser(prog="tests/run.py", description="Runs lint and the tests by part.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--all", action="store_true", help="run the slow tests too")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.parts) - set(NAMES))
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    chosen = [name for name in NAMES if not options.parts or name in options.parts]
+    outcomes = [run_part(LINT if name == "lint" else tests(name, options.all)) for name in chosen]
+    print(report(outcomes), flush=True)
+    return 1 if any(outcome.code for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
