@@ -7,7 +7,7 @@ coroutines, so that a simulation can interleave, delay and crash at each of them
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from hotkey_operator.engine.model import EndOffsets, PartitionSample, StoredTable, TopicFacts
@@ -96,10 +96,14 @@ class Distribution(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class PolicyRef:
-    """A policy by namespace and name; its RoutingTable object has the same."""
+    """A policy by namespace and name; its RoutingTable object has the same.
+
+    `uid`: that of the policy object, for the ownerReference of what is written for it; no part of its identity.
+    """
 
     namespace: str
     name: str
+    uid: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -112,8 +116,13 @@ class Tables(Protocol):
         """The table, or None when there is no object."""
         ...
 
-    async def write(self, ref: PolicyRef, table: Table, resource_version: str | None) -> StoredTable:
-        """Create (`resource_version` None) or replace the table. Raises `Conflict` when it lost the race."""
+    async def write(
+        self, ref: PolicyRef, table: Table, resource_version: str | None, *, tombstone: bool = False
+    ) -> StoredTable:
+        """Create (`resource_version` None) or replace the table. Raises `Conflict` when it lost the race.
+
+        `tombstone`: the policy is being deleted; the object must outlive it, so it gets no owner.
+        """
         ...
 
     async def delete(self, ref: PolicyRef, resource_version: str) -> None:
@@ -131,3 +140,13 @@ class Signer(Protocol):
     def open(self, envelope: bytes, stream: Stream) -> Table:
         """The table of a validly signed envelope of `stream`. Raises `ValueError` saying what is wrong."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All of the outside that one turn of a policy's loop needs."""
+
+    brokers: Brokers
+    distribution: Distribution
+    tables: Tables
+    signer: Signer
