@@ -71,7 +71,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All that one turn knows. `topic` is None while it does not exist; `rival` names the older policy, if any."""
+    """All that one turn knows. `topic` None: it does not exist; `rival` names the older policy, if any."""
 
     at: float
     topic: TopicFacts | None
@@ -86,7 +86,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class WriteTable:
-    """Write `table` to the RoutingTable object if its version is still `resource_version` (None: create it)."""
+    """Write `table` to the RoutingTable object if its version is still this one (None: create it)."""
 
     table: Table
     resource_version: str | None
@@ -94,7 +94,7 @@ class WriteTable:
 
 @dataclass(frozen=True, slots=True)
 class PublishTable:
-    """Publish `table` to Redis; `over` is the digest of garbage that may be overwritten whatever its epoch."""
+    """Publish `table` to Redis; `over`: the digest of garbage that may be replaced whatever its epoch."""
 
     table: Table
     over: str | None = None
