@@ -1,4 +1,4 @@
-"""`python -m devstack up|down|status|logs|shell|env`: the stack for a person at a terminal."""
+"""`python -m devstack up|fetch|down|status|logs|shell|env`: the stack for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--controller-manager", action="store_true", help="kube-controller-manager too")
     up.add_argument("--redis-persistent", action="store_true", help="Valkey keeps its data over a restart")
     up.add_argument("--use-cluster", type=Path, metavar="KUBECONFIG", help="a Kubernetes that is there")
+    fetch = commands.add_parser(
+        "fetch", help="only fill the cache: downloads and the build of the API server"
+    )
+    fetch.add_argument("--controller-manager", action="store_true", help="kube-controller-manager too")
     down = commands.add_parser("down", help="stop all of it; data and logs stay")
     down.add_argument("--wipe", action="store_true", help="remove data and logs too")
     commands.add_parser("status", help="what runs, where and since when; exit code 1 unless all does")
@@ -62,6 +66,13 @@ def up(arguments: argparse.Namespace) -> int:
     took = duration(time.monotonic() - begin)
     progress.say(f"started {', '.join(started)} in {took}" if started else "all of it was running already")
     print(look_around(stack))
+    return 0
+
+
+def fetch(arguments: argparse.Namespace) -> int:
+    stack = Stack(arguments.root, controller_manager=arguments.controller_manager)
+    stack.fetch()
+    print(f"everything that the stack needs is in {stack.cache.folder}")
     return 0
 
 
@@ -150,7 +161,15 @@ def env(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"up": up, "down": down, "status": status, "logs": logs, "shell": shell, "env": env}
+_COMMANDS = {
+    "up": up,
+    "fetch": fetch,
+    "down": down,
+    "status": status,
+    "logs": logs,
+    "shell": shell,
+    "env": env,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

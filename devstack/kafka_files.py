@@ -13,7 +13,7 @@ from devstack.process import run
 from devstack.progress import Progress
 from devstack.versions import KafkaVersions
 
-_JVM = (
+JVM_FLAGS = (
     "-Xms64m",
     "-Xmx512m",
     "-XX:+UseSerialGC",
@@ -58,16 +58,19 @@ rootLogger.appenderRef.out.ref=out
 
 @dataclass(frozen=True)
 class KafkaFiles:
-    """Where the jars and the logging configuration are."""
+    """The jars, the logging configuration, the class archive to use or the one to make."""
 
     libs: Path
     log4j: Path
     archive: Path | None = None
+    made_archive: Path | None = None
 
     def java(self, arguments: Sequence[str]) -> list[str]:
-        shared = [f"-XX:SharedArchiveFile={self.archive}", "-Xshare:auto"] if self.archive else []
+        shared = [f"-XX:SharedArchiveFile={self.archive}"] if self.archive else []
+        if self.made_archive and arguments[0] == "kafka.Kafka":
+            shared = [f"-XX:ArchiveClassesAtExit={self.made_archive}"]
         logging = f"-Dlog4j2.configurationFile={self.log4j}"
-        return ["java", *_JVM, *shared, logging, "-cp", f"{self.libs}/*", *arguments]
+        return ["java", *JVM_FLAGS, *shared, logging, "-cp", f"{self.libs}/*", *arguments]
 
 
 def pom(versions: KafkaVersions) -> str:

@@ -23,6 +23,7 @@ from devstack.cache import Cache, remove
 from devstack.control_plane import ControlPlane
 from devstack.errors import StackError
 from devstack.kafka import Kafka, KafkaAddress, KafkaNode
+from devstack.kafka_archive import with_archive
 from devstack.kafka_files import KafkaFiles
 from devstack.kubernetes import (
     ApiServer,
@@ -112,7 +113,7 @@ class Stack:
             use_cluster=None if use_cluster is None else str(use_cluster.absolute()),
         )
         self._versions = Versions.pinned()
-        self._cache = cache or Cache()
+        self.cache = cache or Cache()
         self._progress = progress or Progress()
         self._place = Place(self.root, die_with_parent)
         self._random = random.SystemRandom()
@@ -181,8 +182,7 @@ class Stack:
     def start(self) -> None:
         """Starts what does not run yet; blocks until all of it serves."""
         self._merge_recorded_options()
-        tools.require(self._missing_tools())
-        files, binaries = self._fetch()
+        files, binaries = self.fetch()
         with self._locked():
             state = self._claim()
             state.write(self.root)
@@ -272,7 +272,7 @@ class Stack:
         """What has to be on the machine for what is not there yet."""
         needed = [tools.java(self._versions)]
         installed = kafka_files.kafka_home(self._environment)
-        if installed is None and self._cache.find(kafka_files.entry(self._versions.kafka)) is None:
+        if installed is None and self.cache.find(kafka_files.entry(self._versions.kafka)) is None:
             needed.append(tools.maven())
         if self._options.runs_kubernetes and not self._has_control_plane():
             needed.append(tools.go(self._versions))
@@ -285,16 +285,21 @@ class Stack:
     def _has_control_plane(self) -> bool:
         if control_plane.assets(self._environment, self._binaries) is not None:
             return True
-        return control_plane.cached(self._versions.kubernetes, self._cache, self._binaries) is not None
+        return control_plane.cached(self._versions.kubernetes, self.cache, self._binaries) is not None
 
-    def _fetch(self) -> tuple[KafkaFiles, ControlPlane]:
-        """Downloads and builds what is not in the cache."""
-        files = kafka_files.kafka_files(self._versions.kafka, self._cache, self._progress, self._environment)
+    def fetch(self) -> tuple[KafkaFiles, ControlPlane]:
+        """Downloads and builds what is not in the cache (minutes the first time); starts nothing.
+
+        Raises StackError that names the missing tools, before anything is done.
+        """
+        tools.require(self._missing_tools())
+        files = kafka_files.kafka_files(self._versions.kafka, self.cache, self._progress, self._environment)
+        files = with_archive(files, self.cache, self._progress)
         if not self._options.runs_kubernetes:
             return files, ControlPlane({})
         kubernetes = self._versions.kubernetes
         return files, control_plane.control_plane(
-            kubernetes, self._cache, self._progress, self._environment, self._binaries
+            kubernetes, self.cache, self._progress, self._environment, self._binaries
         )
 
     def _assemble(self, state: State, files: KafkaFiles, binaries: ControlPlane) -> Parts:
