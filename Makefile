@@ -60,6 +60,10 @@ simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
 bench: venv ## measure onset to spread and the SDK's cost; writes bench/out
 	@$(PY) -m bench
 
+.PHONY: generate
+generate: venv ## copy the custom resources into the chart and docs/policy-reference.md
+	@$(PY) -m crds.generate
+
 .PHONY: kind
 kind: ## build the image and install on a kind cluster (needs Docker)
 	@bash examples/kind/up.sh
