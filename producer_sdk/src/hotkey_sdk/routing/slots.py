@@ -1,7 +1,8 @@
 """The slot of a record: one seeded hash over its dimensions, the same in every client and language.
 
 `XXH64(seed, values in the rung's order, each as a 4-byte little-endian length and its UTF-8 bytes)`, integers
-as decimal text, a missing dimension as empty text; the slot is the hash modulo the number of slots.
+as decimal text, bytes (a header's value) as they are, a missing dimension as empty text; the slot is the hash
+modulo the number of slots.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Iterable
 
 import xxhash
 
-Value = str | int | None
+Value = str | int | bytes | None
 
 
 def value_bytes(value: Value) -> bytes:
-    """The bytes that are hashed for one dimension: UTF-8 text, decimal digits, or nothing."""
+    """The bytes that are hashed for one dimension: UTF-8 text, decimal digits, raw bytes, or nothing."""
+    if isinstance(value, bytes):
+        return value
     return b"" if value is None else str(value).encode("utf-8", "surrogatepass")
 
 

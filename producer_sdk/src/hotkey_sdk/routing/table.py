@@ -90,5 +90,8 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def shard_key(key: bytes, shard_id: int) -> bytes:
-    """The record key of a shard: `nike` and 7 give `nike:7`. Never parse one back: `a:1` may be a natural key."""
+    """The record key of a shard: `nike` and 7 give `nike:7`.
+
+    Never parse one back: `a:1` may be a natural key.
+    """
     return b"%b:%d" % (key, shard_id)
