@@ -1,12 +1,260 @@
-"""Heavy keys from samples, with error bounds. Skeleton."""
+"""Heavy keys from samples of partitions, with error bounds.
+
+A sampled record key is attributed through the tables that made it, never by splitting it at a colon: `a:1`
+may be somebody's name. It knows nothing of triggers or plans.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hotkey_operator.engine.model import PartitionSample, SampledRecord
+from hotkey_sdk.routing.table import RecordKey, Route, Table, shard_key
+
+KEYS_KEPT = 64  # of each sample
+VALUES_KEPT = 16  # of each key and rung
+RECORDS_OF_ONE_BATCH = 50  # neighbours of one compressed batch: a single run counts as n/50 observations
+TWO_SIDED_95 = 2.0  # standard errors
+
+Rung = tuple[str, ...]
+Values = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fraction:
+    """A part of a whole in 0..1 and its standard error."""
+
+    value: float
+    error: float
+
+    @property
+    def bound(self) -> float:
+        """Half the width of the 95 % interval."""
+        return TWO_SIDED_95 * self.error
+
+
+@dataclass(frozen=True, slots=True)
+class RungEvidence:
+    """How a key's records spread over one rung: `visible` of `records` carried every dimension of it."""
+
+    records: int
+    visible: int
+    top: tuple[tuple[Values, int], ...]  # the most frequent values with their counts
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEvidence:
+    """One key in one partition's sample: its part of the records and of the bytes."""
+
+    records: Fraction
+    bytes: Fraction
+    rungs: Mapping[Rung, RungEvidence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One partition's sample, digested."""
+    """One partition's sample, digested. `at`: when it was taken; `mean_bytes`: of a record."""
 
     at: float
+    records: int
+    mean_bytes: float
+    keys: Mapping[bytes, KeyEvidence]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Whose record a record key is: the shards of the tables in use, the newest table last."""
+
+    owners: Mapping[bytes, bytes]
+
+    @classmethod
+    def of(cls, tables: Iterable[Table]) -> Attribution:
+        return cls(
+            {
+                shard_key(route.key, shard.id): route.key
+                for table in tables
+                for route in table.routes
+                if route.record_key is RecordKey.COMPOSITE
+                for shard in route.shards
+            }
+        )
+
+    def key_of(self, record_key: bytes) -> bytes:
+        return self.owners.get(record_key, record_key)
+
+
+def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequence[Rung]) -> Evidence | None:
+    """What a sample says; None when it holds no records."""
+    runs = [run for run in sample.runs if run]
+    records = [record for run in runs for record in run]
+    if not records:
+        return None
+    owners = {record.key: whose.key_of(record.key) for record in records if record.key is not None}
+    counts = Counter(owners[record.key] for record in records if record.key is not None)
+    kept = sorted(counts, key=lambda key: (-counts[key], key))[:KEYS_KEPT]
+    tallies = [_tally(run, owners) for run in runs]
+    size = sum(record.size_bytes for record in records)
+    return Evidence(
+        at=at,
+        records=len(records),
+        mean_bytes=size / len(records),
+        keys={
+            key: KeyEvidence(
+                records=_fraction([(t.records.get(key, 0), t.total_records) for t in tallies], len(records)),
+                bytes=_fraction([(t.bytes.get(key, 0), t.total_bytes) for t in tallies], len(records)),
+                rungs=_rungs(records, owners, key, rungs) if counts[key] * 20 >= len(records) else {},
+            )
+            for key in kept
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """One run, counted."""
+
+    records: Counter[bytes]
+    bytes: Counter[bytes]
+    total_records: int
+    total_bytes: int
+
+
+def _tally(run: Sequence[SampledRecord], owners: Mapping[bytes, bytes]) -> _Tally:
+    records: Counter[bytes] = Counter()
+    sizes: Counter[bytes] = Counter()
+    for record in run:
+        if record.key is not None:
+            records[owners[record.key]] += 1
+            sizes[owners[record.key]] += record.size_bytes
+    return _Tally(records, sizes, len(run), sum(record.size_bytes for record in run))
+
+
+def _fraction(runs: Sequence[tuple[int, int]], sampled: int) -> Fraction:
+    """A part of the whole from (part, whole) of each run: the ratio estimator for clusters of unequal size.
+
+    Records within a run are neighbours of one batch, so the variance comes from the spread over runs:
+    m/(m-1) * sum((x_i - f*n_i)^2) / (sum n_i)^2 (Cochran, Sampling Techniques, chapter 9A). It is never taken
+    below that of independent records, with one record of each kind added, so that a sample which holds
+    nothing else does not claim to be certain.
+    """
+    part, whole = sum(x for x, _ in runs), sum(n for _, n in runs)
+    if whole <= 0:
+        return Fraction(0.0, 1.0)
+    value = part / whole
+    smoothed = (value * sampled + 1) / (sampled + 2)
+    floor = smoothed * (1 - smoothed) / sampled
+    if len(runs) == 1:
+        return Fraction(value, math.sqrt(floor * min(sampled, RECORDS_OF_ONE_BATCH)))
+    spread = sum((x - value * n) ** 2 for x, n in runs)
+    variance = len(runs) / (len(runs) - 1) * spread / whole**2
+    return Fraction(value, math.sqrt(max(variance, floor)))
+
+
+def _rungs(
+    records: Sequence[SampledRecord], owners: Mapping[bytes, bytes], key: bytes, rungs: Sequence[Rung]
+) -> dict[Rung, RungEvidence]:
+    mine = [record.dimensions for record in records if record.key is not None and owners[record.key] == key]
+    return {rung: _rung(mine, rung) for rung in rungs}
+
+
+def _rung(dimensions: Sequence[Mapping[str, str]], rung: Rung) -> RungEvidence:
+    values = Counter(
+        tuple(found[name] for name in rung) for found in dimensions if all(name in found for name in rung)
+    )
+    top = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:VALUES_KEPT]
+    return RungEvidence(len(dimensions), sum(values.values()), tuple(top))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLoad:
+    """What one key puts on the topic, in the planning unit per second (records or bytes).
+
+    `on`: what it puts on each partition that was sampled; `error`: the standard error of `total`.
+    """
+
+    key: bytes
+    total: float
+    error: float
+    on: Mapping[int, float]
+
+    @property
+    def surely(self) -> float:
+        """The lower end of the 95 % interval."""
+        return max(0.0, self.total - TWO_SIDED_95 * self.error)
+
+    @property
+    def at_most(self) -> float:
+        """The upper end of the 95 % interval."""
+        return self.total + TWO_SIDED_95 * self.error
+
+
+def key_loads(
+    evidence: Mapping[int, Evidence], loads: Sequence[float], by_bytes: bool, routes: Mapping[bytes, Route]
+) -> dict[bytes, KeyLoad]:
+    """Each sampled key, summed over its partitions; `loads` of the partitions in the planning unit.
+
+    A routed key is sampled on some of its partitions only: what those carry is scaled up by the part of its
+    slots that they hold.
+    """
+    keys = sorted({key for seen in evidence.values() for key in seen.keys})
+    return {key: _key_load(key, evidence, loads, by_bytes, routes.get(key)) for key in keys}
+
+
+def _key_load(
+    key: bytes,
+    evidence: Mapping[int, Evidence],
+    loads: Sequence[float],
+    by_bytes: bool,
+    route: Route | None,
+) -> KeyLoad:
+    on: dict[int, float] = {}
+    variance = 0.0
+    for partition, seen in evidence.items():
+        if key in seen.keys and partition < len(loads):
+            found = seen.keys[key].bytes if by_bytes else seen.keys[key].records
+            on[partition] = found.value * loads[partition]
+            variance += (found.error * loads[partition]) ** 2
+    scale = 1.0
+    if route is not None:
+        covered = sum(weight for partition, weight in weights(route).items() if partition in evidence)
+        scale = 1 / covered if covered > 0 else 1.0
+    return KeyLoad(key, sum(on.values()) * scale, math.sqrt(variance) * scale, on)
+
+
+def weights(route: Route) -> dict[int, float]:
+    """The part of a route's slots that each of its partitions holds; they add up to 1."""
+    partitions = Counter(route.shards[index].partition for index in route.slots)
+    return {partition: count / len(route.slots) for partition, count in sorted(partitions.items())}
+
+
+def top_values(
+    evidence: Mapping[int, Evidence], load: KeyLoad, rung: Rung
+) -> list[tuple[Values, float, int]]:
+    """The biggest values of a key's rung, with their part of the key and the records that showed them."""
+    parts: dict[Values, float] = {}
+    counts: Counter[Values] = Counter()
+    whole = sum(load.on.values())
+    for partition, on in load.on.items():
+        found = evidence[partition].keys[load.key].rungs.get(rung)
+        if found is None or not found.visible or whole <= 0:
+            continue
+        for values, count in found.top:
+            parts[values] = parts.get(values, 0.0) + count / found.visible * on / whole
+            counts[values] += count
+    return sorted(
+        ((values, part, counts[values]) for values, part in parts.items()), key=lambda v: (-v[1], v[0])
+    )
+
+
+def visibility(evidence: Mapping[int, Evidence], key: bytes, rung: Rung) -> Fraction | None:
+    """The part of a key's sampled records that carried every dimension of `rung`; None: none was looked at."""
+    mine = [seen.keys[key].rungs for seen in evidence.values() if key in seen.keys]
+    found = [rungs[rung] for rungs in mine if rung in rungs]
+    records = sum(rung_evidence.records for rung_evidence in found)
+    if not records:
+        return None
+    value = sum(rung_evidence.visible for rung_evidence in found) / records
+    return Fraction(value, math.sqrt(value * (1 - value) / records))

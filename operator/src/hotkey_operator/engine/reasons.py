@@ -44,6 +44,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     KAFKA_UNAVAILABLE = "KafkaUnavailable"
     REDIS_UNAVAILABLE = "RedisUnavailable"
+    KUBERNETES_UNAVAILABLE = "KubernetesUnavailable"  # the RoutingTable object cannot be read or written
     PUBLISHED = "Published"
     REPUBLISHED = "Republished"  # Redis had lost the table or held an older one
     TABLE_CONFLICT = "TableConflict"  # someone else wrote the RoutingTable object
