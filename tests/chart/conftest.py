@@ -1,4 +1,4 @@
-"""A stack for the chart's tests: a real API server that what is rendered is put to, Kafka and Redis to run against."""
+"""A stack for the tests of the chart: a real API server, and Kafka and Redis to run the operator against."""
 
 from __future__ import annotations
 
