@@ -125,7 +125,9 @@ def _build(names: Sequence[str], versions: KubernetesVersions, folder: Path, pro
         "GOFLAGS": " ".join((*_FLAGS, "-modcacherw")),
         "GOMODCACHE": str(folder / "modules"),
         "GOCACHE": str(folder / "objects"),
+        "GOTMPDIR": str(folder / "scratch"),
     }
+    (folder / "scratch").mkdir()
     mains = [_MAINS[name] for name in names]
     with progress.step(f"downloading the Go modules of {', '.join(names)} {versions.version}"):
         packages = run(

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
 
+from devstack.cache import remove
 from devstack.errors import StackError
 from devstack.kafka_files import KafkaFiles
 from devstack.part import Group, Part, Place
@@ -56,10 +57,13 @@ class KafkaNode(Part):
     def prepare(self) -> None:
         super().prepare()
         self._properties.write_text(server_properties(self._node, self._nodes, self.data / "log"))
-        if (self.data / "log" / "meta.properties").exists():
+        formatted = self.data / "formatted"
+        if formatted.exists():
             return
+        remove(self.data / "log")
         storage = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._properties)]
         run(self._files.java(storage), what=f"formatting the storage of {self.name}")
+        formatted.touch()
 
     def command(self) -> Command:
         return Command(self._files.java(["kafka.Kafka", str(self._properties)]))

@@ -7,6 +7,7 @@ deleted namespace never goes. No node, no scheduler and no pod exists either way
 from __future__ import annotations
 
 import base64
+import datetime
 import http.client
 import json
 import ssl
@@ -145,6 +146,11 @@ class Kubernetes(Group):
         self.kubeconfig = kubeconfig
 
     def start(self) -> None:
+        certificates = self.apiserver.certificates
+        if not certificates.exist:
+            certificates.make(datetime.datetime.now(datetime.UTC))
+        self.kubeconfig.touch(mode=0o600)
+        self.kubeconfig.write_text(kubeconfig_text(self.apiserver.url, certificates))
         for part in self.parts:
             part.start()
 

@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 from pathlib import Path
 
+from devstack.cache import remove
 from devstack.part import Part, Place
 from devstack.process import Command, run
 
@@ -23,9 +24,11 @@ class Postgres(Part):
     def prepare(self) -> None:
         if (self.data / "PG_VERSION").exists():
             return
-        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        initdb = [str(binary("initdb")), "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        partial = self.data.with_name("postgres.partial")
+        remove(partial)
+        initdb = [str(binary("initdb")), "-D", str(partial), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         run([*initdb, "--no-sync", "--locale=C"], what="making the PostgreSQL database", unprivileged=True)
+        partial.rename(self.data)
 
     def command(self) -> Command:
         settings = {

@@ -123,7 +123,6 @@ def run(
     argv: Sequence[str],
     *,
     what: str,
-    log: Path | None = None,
     environment: Mapping[str, str] | None = None,
     unprivileged: bool = False,
     folder: Path | None = None,
@@ -144,15 +143,19 @@ def run(
         cwd=folder,
         text=True,
         errors="replace",
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            if on_line is not None:
-                on_line(lines[-1])
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if on_line is not None:
+                    on_line(lines[-1])
+        except BaseException:
+            # On Ctrl-C nobody waits for a build of minutes: it and its compilers end now.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     output = "\n".join(lines)
-    if log is not None:
-        log.write_text(output)
     if process.returncode:
         tail = "\n".join(lines[-20:])
         raise StackError(f"{what} failed: {argv[0]} ended with {process.returncode}\n{tail}")

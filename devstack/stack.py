@@ -7,72 +7,31 @@ with Stack(folder) as stack:
 
 from __future__ import annotations
 
-import datetime
 import fcntl
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from devstack import control_plane, kafka_files, tools
+from devstack.assembly import Parts
 from devstack.cache import Cache, remove
-from devstack.control_plane import ControlPlane
 from devstack.errors import StackError
-from devstack.kafka import Kafka, KafkaAddress, KafkaNode
-from devstack.kafka_archive import with_archive
-from devstack.kafka_files import KafkaFiles
-from devstack.kubernetes import (
-    ApiServer,
-    ControllerManager,
-    Etcd,
-    ExternalKubernetes,
-    Kubernetes,
-    kubeconfig_text,
-)
-from devstack.part import Part, Place, together
+from devstack.kafka import Kafka
+from devstack.kubernetes import ExternalKubernetes, Kubernetes
+from devstack.part import Place, together
 from devstack.postgres import Postgres
 from devstack.process import ProcessRecord
+from devstack.programs import Programs, fetch
 from devstack.progress import Progress
 from devstack.state import Options, Phase, State
 from devstack.valkey import ExternalRedis, Valkey
-from devstack.versions import Versions
 
 # Tells a stack that REDIS_URL was set by `devstack shell` and names no Redis of somebody else's.
 _OWN_REDIS = "DEVSTACK_REDIS_URL"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a stack is made of, once it is known."""
-
-    kafka: Kafka
-    kubernetes: Kubernetes | ExternalKubernetes | None
-    redis: Valkey | ExternalRedis | None
-    postgres: Postgres | None
-
-    @property
-    def starts(self) -> list[Callable[[], None]]:
-        return [part.start for part in self._present]
-
-    @property
-    def stops(self) -> list[Callable[[], None]]:
-        return [part.stop for part in self._present]
-
-    @property
-    def _present(self) -> list[Kafka | Kubernetes | ExternalKubernetes | Valkey | ExternalRedis | Postgres]:
-        return [part for part in (self.kafka, self.kubernetes, self.redis, self.postgres) if part is not None]
-
-    @property
-    def processes(self) -> list[Part]:
-        """Every process of our own, in the order of the status table."""
-        found: list[Part] = list(self.kafka.parts)
-        if isinstance(self.kubernetes, Kubernetes):
-            found += self.kubernetes.parts
-        return found + [part for part in (self.redis, self.postgres) if isinstance(part, Part)]
 
 
 class Stack:
@@ -112,7 +71,6 @@ class Stack:
             controller_manager=controller_manager,
             use_cluster=None if use_cluster is None else str(use_cluster.absolute()),
         )
-        self._versions = Versions.pinned()
         self.cache = cache or Cache()
         self._progress = progress or Progress()
         self._place = Place(self.root, die_with_parent)
@@ -127,7 +85,7 @@ class Stack:
             raise StackError(f"there is no stack in {root}: start one with `python -m devstack up`")
         stack = cls(root, die_with_parent=state.tied)
         stack._options = state.options
-        stack._parts = stack._assemble(state, KafkaFiles(Path(), Path()), ControlPlane({}))
+        stack._parts = Parts.of(state, stack._place, Programs.unknown())
         return stack
 
     @property
@@ -179,17 +137,23 @@ class Stack:
     ) -> None:
         self.stop()
 
+    def fetch(self) -> Programs:
+        """Downloads and builds what is not in the cache (minutes the first time); starts nothing.
+
+        Raises StackError that names the missing tools, before anything is done.
+        """
+        return fetch(self._options, self.cache, self._environment, self._progress)
+
     def start(self) -> None:
         """Starts what does not run yet; blocks until all of it serves."""
         self._merge_recorded_options()
-        files, binaries = self.fetch()
+        programs = self.fetch()
         with self._locked():
             state = self._claim()
             state.write(self.root)
-            self._parts = self._assemble(state, files, binaries)
+            self._parts = Parts.of(state, self._place, programs)
             self._place.closing.clear()
             try:
-                self._write_kubeconfig(self._parts)
                 together(self._parts.starts)
             except BaseException:
                 self._stop_all(state)
@@ -268,64 +232,6 @@ class Stack:
             "or use another folder"
         )
 
-    def _missing_tools(self) -> list[tools.Tool]:
-        """What has to be on the machine for what is not there yet."""
-        needed = [tools.java(self._versions)]
-        installed = kafka_files.kafka_home(self._environment)
-        if installed is None and self.cache.find(kafka_files.entry(self._versions.kafka)) is None:
-            needed.append(tools.maven())
-        if self._options.runs_kubernetes and not self._has_control_plane():
-            needed.append(tools.go(self._versions))
-        return needed
-
-    @property
-    def _binaries(self) -> tuple[str, ...]:
-        return control_plane.wanted(controller_manager=self._options.controller_manager)
-
-    def _has_control_plane(self) -> bool:
-        if control_plane.assets(self._environment, self._binaries) is not None:
-            return True
-        return control_plane.cached(self._versions.kubernetes, self.cache, self._binaries) is not None
-
-    def fetch(self) -> tuple[KafkaFiles, ControlPlane]:
-        """Downloads and builds what is not in the cache (minutes the first time); starts nothing.
-
-        Raises StackError that names the missing tools, before anything is done.
-        """
-        tools.require(self._missing_tools())
-        files = kafka_files.kafka_files(self._versions.kafka, self.cache, self._progress, self._environment)
-        files = with_archive(files, self.cache, self._progress)
-        if not self._options.runs_kubernetes:
-            return files, ControlPlane({})
-        kubernetes = self._versions.kubernetes
-        return files, control_plane.control_plane(
-            kubernetes, self.cache, self._progress, self._environment, self._binaries
-        )
-
-    def _assemble(self, state: State, files: KafkaFiles, binaries: ControlPlane) -> Parts:
-        options, ports, place = state.options, state.ports, self._place
-        redis: Valkey | ExternalRedis | None = None
-        if options.redis_url is not None:
-            redis = ExternalRedis(options.redis_url)
-        elif options.redis:
-            redis = Valkey(place, ports["redis"], persistent=options.redis_persistent)
-        return Parts(
-            kafka=_kafka(state, files, place),
-            kubernetes=_kubernetes(state, binaries, place),
-            redis=redis,
-            postgres=Postgres(place, ports["postgres"]) if options.postgres else None,
-        )
-
-    def _write_kubeconfig(self, parts: Parts) -> None:
-        if not isinstance(parts.kubernetes, Kubernetes):
-            return
-        certificates = parts.kubernetes.apiserver.certificates
-        if not certificates.exist:
-            certificates.make(datetime.datetime.now(datetime.UTC))
-        path = parts.kubernetes.kubeconfig
-        path.touch(mode=0o600)
-        path.write_text(kubeconfig_text(parts.kubernetes.apiserver.url, certificates))
-
 
 def external_redis(environment: Mapping[str, str]) -> str | None:
     """REDIS_URL, unless it is the one that `devstack shell` has set for a stack of our own."""
@@ -343,32 +249,6 @@ def clear(root: Path) -> list[str]:
             cleared.append(path.stem)
         path.unlink(missing_ok=True)
     return cleared
-
-
-def _kafka(state: State, files: KafkaFiles, place: Place) -> Kafka:
-    ports = state.ports
-    addresses = [
-        KafkaAddress(node, ports[f"kafka-{node}"], ports[f"kafka-{node}-controller"])
-        for node in range(1, state.options.brokers + 1)
-    ]
-    nodes = [KafkaNode(each, addresses, state.cluster_id, files, place) for each in addresses]
-    return Kafka(nodes, state.cluster_id)
-
-
-def _kubernetes(state: State, binaries: ControlPlane, place: Place) -> Kubernetes | ExternalKubernetes | None:
-    options, ports = state.options, state.ports
-    if not options.kubernetes:
-        return None
-    if options.use_cluster is not None:
-        return ExternalKubernetes(Path(options.use_cluster))
-    etcd = Etcd(place, ports["etcd"], ports["etcd-peer"], binaries)
-    apiserver = ApiServer(place, ports["apiserver"], etcd, binaries)
-    kubeconfig = place.root / "kubeconfig"
-    controllers = None
-    if options.controller_manager:
-        port = ports["controller-manager"]
-        controllers = ControllerManager(place, port, apiserver, kubeconfig, binaries)
-    return Kubernetes(etcd, apiserver, controllers, kubeconfig)
 
 
 def _absent(name: str) -> NoReturn:

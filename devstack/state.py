@@ -44,10 +44,6 @@ class Options:
         if self.brokers not in (1, 3):
             raise StackError(f"{self.brokers} brokers were asked for: 1 and 3 are possible")
 
-    @property
-    def runs_kubernetes(self) -> bool:
-        return self.kubernetes and self.use_cluster is None
-
     def merged(self, other: Options) -> Options:
         """Both together; the last word on what is not a matter of having it is `other`'s."""
         return replace(
