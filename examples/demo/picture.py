@@ -1,0 +1,128 @@
+"""The live picture: partition bars, imbalance over time, the policy's status, what happened."""
+
+from __future__ import annotations
+
+import io
+import re
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from examples.demo.view import Happening, PolicyView, Scene, View
+
+BAR_WIDTH = 34
+SPARK_WIDTH = 44
+LINES = 8
+WIDTH = 112
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def bar(value: float, full: float, width: int) -> str:
+    """A bar of `width` cells for `full`, in eighths of a cell."""
+    eighths = 0 if full <= 0 else round(min(1.0, value / full) * width * 8)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()[:width]
+
+
+def sparkline(values: tuple[float, ...], width: int) -> str:
+    """The last `width` values of an imbalance, from 1 (even) up to the highest one shown."""
+    shown = values[-width:]
+    top = max((*shown, 2.0)) - 1.0
+    return "".join(_SPARKS[min(7, max(0, int((value - 1.0) / top * 7.99)))] for value in shown)
+
+
+def picture(scene: Scene) -> RenderableType:
+    """The whole screen for one moment."""
+    top = Table.grid(expand=True, padding=(0, 1))
+    top.add_column(ratio=1)
+    top.add_column(ratio=1)
+    top.add_row(
+        Panel(_partitions(scene), title="records/s by partition", border_style="dim", box=box.ROUNDED),
+        Panel(_operator(scene.view), title="what the operator says", border_style="dim", box=box.ROUNDED),
+    )
+    return Group(
+        Text(f" hotkey demo   {scene.title}", style="bold reverse", justify="left"),
+        top,
+        Panel(_happenings(scene.happenings), title="what happened", border_style="dim", box=box.ROUNDED),
+    )
+
+
+def _partitions(scene: Scene) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    full = max((*scene.view.rates, scene.limit))
+    for number, rate in enumerate(scene.view.rates):
+        style = "red" if rate > scene.limit else "green"
+        grid.add_row(
+            f"{number:>2}", Text(bar(rate, full, BAR_WIDTH).ljust(BAR_WIDTH), style), f"{rate:>6.0f}"
+        )
+    now = scene.view.imbalance
+    line = Text.assemble(
+        "imbalance ",
+        (sparkline(scene.imbalances, SPARK_WIDTH - 12), "yellow"),
+        f" {now:.2f}" if now is not None else " -",
+    )
+    return Group(grid, Text(""), line, Text("max/mean; 1.00 is even", style="dim"))
+
+
+def _operator(view: View) -> RenderableType:
+    policy = view.policy
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    ready = Text("True" if policy.ready else "not yet", "green" if policy.ready else "yellow")
+    grid.add_row("Ready", Text.assemble(ready, f" {policy.reason}"))
+    grid.add_row(
+        "epoch", f"{policy.epoch or view.table_epoch or '-'}, applied by {policy.producers or '-'} producers"
+    )
+    grid.add_row("imbalance", f"{policy.imbalance or '-'} over the last 60 s")
+    grid.add_row("hot keys", _hot_keys(policy, view))
+    grid.add_row("decision", Text.assemble((policy.decision or "-", "bold"), f" {policy.decision_message}"))
+    grid.add_row("clicks", f"{view.acked:,} acknowledged")
+    if view.problem:
+        grid.add_row("problem", Text(view.problem, "red"))
+    return grid
+
+
+def _hot_keys(policy: PolicyView, view: View) -> RenderableType:
+    lines = [
+        Text.assemble((key.key, "bold magenta"), f" {key.share} {key.shards or 'no'} shards, {key.reason}")
+        for key in policy.keys
+    ]
+    lines = lines or [
+        Text.assemble((key, "bold magenta"), f" {shards} shards") for key, shards in view.routes
+    ]
+    return Group(*lines[:6]) if lines else Text("none")
+
+
+def _happenings(happenings: tuple[Happening, ...]) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right", style="dim", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    for each in happenings[-LINES:]:
+        style = "cyan" if each.source != "demo" else ""
+        grid.add_row(f"{each.at:.1f} s", Text(each.source, style or "dim"), Text(each.text, style))
+    for _ in range(LINES - len(happenings[-LINES:])):
+        grid.add_row("", "", "")
+    return grid
+
+
+def svg(scene: Scene) -> str:
+    """The picture as an SVG that needs nothing from the network."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, legacy_windows=False)
+    console.print(picture(scene))
+    return re.sub(r"@font-face\s*\{[^}]*\}", "", console.export_svg(title="make demo"))
+
+
+def line(view: View) -> str:
+    """The same in one line, for where there is no terminal."""
+    now = view.imbalance
+    routes = ", ".join(f"{key} x{shards}" for key, shards in view.routes) or "none"
+    return (
+        f"acknowledged={view.acked} imbalance={'-' if now is None else f'{now:.2f}'} routed={routes} "
+        f"epoch={view.policy.epoch or view.table_epoch} applied={view.policy.producers or '-'} "
+        f"decision={view.policy.decision or '-'}"
+    )
