@@ -98,7 +98,7 @@ class Distribution(Protocol):
 class PolicyRef:
     """A policy by namespace and name; its RoutingTable object has the same.
 
-    `uid`: that of the policy object, for the ownerReference of what is written for it; no part of its identity.
+    `uid`: that of the policy object, for the ownerReference of what is written for it; it is not compared.
     """
 
     namespace: str
@@ -126,7 +126,7 @@ class Tables(Protocol):
         ...
 
     async def delete(self, ref: PolicyRef, resource_version: str) -> None:
-        """Delete the object if it is still at this version; no error when it is gone."""
+        """Delete the object. Raises `Conflict` when it is at another version; no error when it is gone."""
         ...
 
 

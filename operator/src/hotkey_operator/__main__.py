@@ -1,0 +1,119 @@
+"""The command `hotkey-operator`: reads the settings, connects the adapters and runs Kopf."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import kopf
+from confluent_kafka import KafkaException
+from kubernetes.client import ApiClient
+from prometheus_client import start_http_server
+
+from hotkey_operator import __version__, logs, metrics
+from hotkey_operator.adapters.kafka import KafkaBrokers
+from hotkey_operator.adapters.kubernetes import KubernetesSecrets, KubernetesTables, connect
+from hotkey_operator.adapters.redis import RedisDistribution
+from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
+from hotkey_operator.handlers import Governor
+from hotkey_operator.ports import Ports, Unavailable
+from hotkey_operator.settings import Settings, SettingsError, add_flags, read_settings
+
+_THREADS = 32  # each blocking call of a client takes one; a hung server must not starve the others
+_RETRY_SECONDS = 2.0
+
+
+def main() -> None:
+    """Entry point. Exits with 2 for a mistake in the settings, 1 when it cannot start."""
+    settings = _settings()
+    logs.configure(settings.log_level)
+    try:
+        asyncio.run(_run(settings))
+    except (ValueError, OSError, KafkaException) as error:
+        sys.exit(f"hotkey-operator: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _settings() -> Settings:
+    parser = argparse.ArgumentParser(
+        prog="hotkey-operator", description="Finds hot Kafka keys and spreads them."
+    )
+    parser.add_argument("--version", action="version", version=f"hotkey-operator {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="govern the HotKeyPolicies of a cluster until it is told to end")
+    add_flags(run)
+    flags = parser.parse_args()
+    try:
+        return read_settings(flags)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            print(f"hotkey-operator: {line}", file=sys.stderr)
+        print("hotkey-operator: see `hotkey-operator run --help`", file=sys.stderr)
+        sys.exit(2)
+
+
+async def _run(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="adapter"))
+    api = connect()
+    tables = KubernetesTables(api)
+    brokers = KafkaBrokers(settings.kafka)
+    distribution = RedisDistribution(settings.redis_url)
+    metrics.undecodable.set_function(lambda: brokers.undecodable)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port)
+    try:
+        signer = await _signer(settings, api)
+        governor = Governor(Ports(brokers, distribution, tables, signer), tables)
+        await _govern(settings, governor)
+    finally:
+        await distribution.close()
+        await brokers.close()
+        api.close()  # type: ignore[no-untyped-call]
+
+
+async def _signer(settings: Settings, api: ApiClient) -> EnvelopeSigner:
+    if settings.allow_unsigned:
+        logs.say("tables are not signed", level=logging.WARNING, setting="HOTKEY_ALLOW_UNSIGNED")
+        return EnvelopeSigner(None)
+    namespace, name = settings.signing_secret
+    secrets = KubernetesSecrets(api)
+    while True:
+        try:
+            data = await secrets.read_or_create(namespace, name, new_secret_data)
+            break
+        except Unavailable as error:
+            logs.say("signing key cannot be read", level=logging.WARNING, reason=str(error))
+            await asyncio.sleep(_RETRY_SECONDS)
+    try:
+        return EnvelopeSigner.from_secret(data)
+    except ValueError as error:
+        raise ValueError(
+            f"Secret {namespace}/{name}: {error}; correct it, or delete it and a new key is made "
+            "(clients then need its new public.keys)"
+        ) from None
+
+
+async def _govern(settings: Settings, governor: Governor) -> None:
+    burials = asyncio.create_task(governor.bury_tombstones(settings.namespaces))
+    port = settings.liveness_port
+    logs.say("operator starts", version=__version__, namespaces=list(settings.namespaces) or "all")
+    try:
+        await kopf.operator(
+            registry=governor.registry(),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            liveness_endpoint=f"http://0.0.0.0:{port}/healthz" if port else None,
+        )
+    finally:
+        burials.cancel()
+        logs.say("operator ended")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Carries out a decision: the object first, then Redis, then what is told.
+
+The order is the safety: what clients read was always in the object before. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hotkey_operator.engine.model import Decision, EmitEvent, PublishTable, StoredTable, WriteTable
+from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a decision's actions.
+
+    `stored`: the table that was written. `published_epoch`: what Redis accepted. `events`: those to tell now.
+    `conflict`: someone else wrote the object first. `unwritten`, `unpublished`: what failed, in words for
+    people. After a conflict or a failed write nothing more was done; a later turn does it from what it sees.
+    """
+
+    stored: StoredTable | None = None
+    published_epoch: int | None = None
+    events: tuple[EmitEvent, ...] = ()
+    conflict: str | None = None
+    unwritten: str | None = None
+    unpublished: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the object could not be written, so that what follows must not be done."""
+        return self.conflict is not None or self.unwritten is not None
+
+
+NOTHING_DONE = Applied()
+
+
+async def apply(ports: Ports, ref: PolicyRef, decision: Decision, *, tombstone: bool = False) -> Applied:
+    """Do the actions in order. A table that could not be written is not published either.
+
+    `tombstone`: the table is the last one of a policy that is being deleted and must outlive it.
+    """
+    done = NOTHING_DONE
+    for action in decision.actions:
+        match action:
+            case WriteTable():
+                done = await _write(ports, ref, action, done, tombstone=tombstone)
+                if done.stopped:
+                    return done
+            case PublishTable():
+                done = await _publish(ports, action, done)
+            case EmitEvent():
+                done = replace(done, events=(*done.events, action))
+    return done
+
+
+async def _write(
+    ports: Ports, ref: PolicyRef, action: WriteTable, done: Applied, *, tombstone: bool
+) -> Applied:
+    try:
+        stored = await ports.tables.write(ref, action.table, action.resource_version, tombstone=tombstone)
+    except Conflict as error:
+        return replace(done, conflict=str(error))
+    except Unavailable as error:
+        return replace(done, unwritten=str(error))
+    return replace(done, stored=stored)
+
+
+async def _publish(ports: Ports, action: PublishTable, done: Applied) -> Applied:
+    table = action.table
+    try:
+        envelope = ports.signer.seal(table)
+        accepted = await ports.distribution.publish(table.stream, table.epoch, envelope, over=action.over)
+    except (Unavailable, ValueError) as error:  # ValueError: a table that no reader would accept
+        return replace(done, unpublished=str(error))
+    if accepted:
+        return replace(done, published_epoch=table.epoch)
+    return replace(
+        done, unpublished=f"Redis: epoch {table.epoch} was refused, it holds another or higher one"
+    )

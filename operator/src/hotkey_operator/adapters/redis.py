@@ -1,0 +1,165 @@
+"""`Distribution` on Redis (or Valkey). What stands there may be anything: it is bounded before it is read.
+
+Scripts do what must be one step. It must not know what a table says; the operator verifies that elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar, cast
+
+import msgspec
+import redis.asyncio as redis_async
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from hotkey_operator.ports import PublishedEnvelope, Unavailable
+from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
+from hotkey_sdk.routing.names import (
+    TABLE_DIGEST,
+    TABLE_ENVELOPE,
+    TABLE_EPOCH,
+    hint_channel,
+    reports_key,
+    table_key,
+)
+from hotkey_sdk.routing.report import ClientReport, decode_report
+from hotkey_sdk.routing.table import Stream
+
+_T = TypeVar("_T")
+_MAX_REPORTS = 10_000
+_MAX_REPORT_BYTES = 4_096
+
+# -> false | {epoch or false, envelope} | {fingerprint}. KEYS[1] table, ARGV[1] the largest envelope.
+_READ = f"""
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'none' then return false end
+if kind == 'hash' and redis.call('HEXISTS', KEYS[1], '{TABLE_ENVELOPE}') == 1
+   and redis.call('HSTRLEN', KEYS[1], '{TABLE_ENVELOPE}') <= tonumber(ARGV[1])
+   and redis.call('HSTRLEN', KEYS[1], '{TABLE_EPOCH}') <= 32 then
+  return {{redis.call('HGET', KEYS[1], '{TABLE_EPOCH}'), redis.call('HGET', KEYS[1], '{TABLE_ENVELOPE}')}}
+end
+return {{redis.sha1hex(redis.call('DUMP', KEYS[1]))}}
+"""
+
+# The state as one short text, to compare and set against. KEYS[1] table.
+_FINGERPRINT = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return '' end
+return redis.sha1hex(redis.call('DUMP', KEYS[1]))
+"""
+
+# -> 1 when the envelope is what stands there afterwards. KEYS[1] table;
+# ARGV: epoch, digest, envelope, hint channel, fingerprint of what may be overwritten or ''.
+_PUBLISH = f"""
+local kind = redis.call('TYPE', KEYS[1]).ok
+if ARGV[5] ~= '' and kind ~= 'none' then
+  if redis.sha1hex(redis.call('DUMP', KEYS[1])) ~= ARGV[5] then return 0 end
+  redis.call('DEL', KEYS[1])
+elseif kind == 'hash' then
+  local epoch = tonumber(redis.call('HGET', KEYS[1], '{TABLE_EPOCH}') or '')
+  if not epoch or epoch > tonumber(ARGV[1]) then return 0 end
+  if epoch == tonumber(ARGV[1])
+     and redis.call('HGET', KEYS[1], '{TABLE_ENVELOPE}') ~= ARGV[3] then return 0 end
+elseif kind ~= 'none' then
+  return 0
+end
+redis.call('HSET', KEYS[1], '{TABLE_EPOCH}', ARGV[1], '{TABLE_DIGEST}', ARGV[2], '{TABLE_ENVELOPE}', ARGV[3])
+redis.call('PUBLISH', ARGV[4], ARGV[1])
+return 1
+"""
+
+# -> the values of at most ARGV[1] fields of at most ARGV[2] bytes each. KEYS[1] reports.
+_REPORTS = """
+local found = {}
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return found end
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if #found >= tonumber(ARGV[1]) then break end
+  if redis.call('HSTRLEN', KEYS[1], field) <= tonumber(ARGV[2]) then
+    found[#found + 1] = redis.call('HGET', KEYS[1], field)
+  end
+end
+return found
+"""
+
+_FORGET = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return 0 end
+return redis.call('HDEL', KEYS[1], unpack(ARGV))
+"""
+
+
+class RedisDistribution:
+    """Redis at `url`. Every call answers or raises `Unavailable` within about `timeout_seconds`."""
+
+    def __init__(self, url: str, *, timeout_seconds: float = 1.0) -> None:
+        self._timeout = timeout_seconds
+        self._client = redis_async.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 1),  # a connection that died while idle is made anew at once
+            client_name="hotkey-operator",
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def read(self, stream: Stream) -> PublishedEnvelope | None:
+        answer = await self._script(_READ, table_key(stream), MAX_ENVELOPE_BYTES)
+        if answer is None:
+            return None
+        if len(answer) == 1:
+            return PublishedEnvelope(epoch=None, digest=_text(answer[0]), envelope=None)
+        epoch, envelope = answer
+        return PublishedEnvelope(_epoch(epoch), hashlib.sha256(envelope).hexdigest(), envelope)
+
+    async def publish(self, stream: Stream, epoch: int, envelope: bytes, over: str | None = None) -> bool:
+        fingerprint = ""
+        if over is not None:
+            # Redis knows no SHA-256, so what is to be overwritten is named by a fingerprint that it can make.
+            fingerprint = _text(await self._script(_FINGERPRINT, table_key(stream)))
+            held = await self.read(stream)
+            if held is not None and held.digest != over:
+                return False
+        digest = hashlib.sha256(envelope).hexdigest()
+        channel = hint_channel(stream)
+        accepted = await self._script(
+            _PUBLISH, table_key(stream), epoch, digest, envelope, channel, fingerprint
+        )
+        return bool(accepted == 1)
+
+    async def reports(self, stream: Stream) -> tuple[ClientReport, ...]:
+        answer = await self._script(_REPORTS, reports_key(stream), _MAX_REPORTS, _MAX_REPORT_BYTES)
+        return tuple(report for data in answer if (report := _report(data)) is not None)
+
+    async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
+        for start in range(0, len(client_ids), 1_000):
+            await self._script(_FORGET, reports_key(stream), *client_ids[start : start + 1_000])
+
+    async def _script(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
+        call = self._client.eval(script, 1, key, *cast(Sequence[str], arguments))
+        return await self._bounded(call)
+
+    async def _bounded(self, call: Awaitable[_T]) -> _T:
+        try:
+            async with asyncio.timeout(2 * self._timeout):
+                return await call
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Unavailable(f"Redis: {error or type(error).__name__}") from error
+
+
+def _epoch(text: bytes | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _report(data: bytes) -> ClientReport | None:
+    try:
+        return decode_report(data)
+    except (msgspec.DecodeError, ValueError):
+        return None
+
+
+def _text(data: bytes | str) -> str:
+    return data.decode() if isinstance(data, bytes) else data

@@ -1,0 +1,291 @@
+"""Kopf's side: one daemon per policy that turns its loop once a second, deletion, and liveness.
+
+It decides nothing about keys: it finds out which policies there are, turns their loops and tells the outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import kopf
+
+from hotkey_operator import logs, metrics
+from hotkey_operator.adapters.dimensions import parse_json_path
+from hotkey_operator.adapters.kubernetes import GROUP, POLICIES, VERSION, KubernetesTables
+from hotkey_operator.engine.model import Condition, EmitEvent
+from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.engine.spec import PolicySpec, SpecError, parse_spec
+from hotkey_operator.loop import Outcome, Turn, bury
+from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
+from hotkey_operator.status import Pace, conditions_of, invalid_status, policy_status, table_status
+
+TURN_SECONDS = 1.0
+STALE_SECONDS = 60.0  # a turn in which every call times out takes about 15 s
+BURIAL_SECONDS = 2.0
+PREFIX = "hotkeys.dev"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Claim:
+    """A policy's claim on a topic: the oldest has it, the uid breaks ties."""
+
+    created: str
+    uid: str
+    ref: PolicyRef
+
+
+Claims = kopf.Index[str, Claim]  # by topic; Kopf keeps it, complete before the first handler runs
+
+
+@dataclass(slots=True)
+class _Governed:
+    """One policy while its daemon runs."""
+
+    ref: PolicyRef
+    turn: Turn | None = None
+    told: dict[ConditionType, tuple[bool, Reason]] = field(default_factory=dict)
+    policy_pace: Pace = field(default_factory=Pace)
+    table_pace: Pace = field(default_factory=Pace)
+    untold: str | None = None  # why status could not be written, once
+
+
+class Governor:
+    """Every policy's loop in this process."""
+
+    def __init__(self, ports: Ports, tables: KubernetesTables) -> None:
+        self._ports = ports
+        self._tables = tables
+        self._random = random.Random()
+        self._heartbeats: dict[PolicyRef, float] = {}
+        self._turning: dict[str, asyncio.Lock] = {}
+
+    def registry(self) -> kopf.OperatorRegistry:
+        """The handlers, for `kopf.operator`."""
+        registry = kopf.OperatorRegistry()
+        kopf.on.startup(registry=registry)(_configure)
+        kopf.on.login(registry=registry)(kopf.login_via_client)
+        kopf.on.probe(registry=registry, id="loops", errors=kopf.ErrorsMode.PERMANENT)(self.probe)
+        kopf.index(GROUP, VERSION, POLICIES, registry=registry, id="claims")(_claim)
+        kopf.on.delete(GROUP, VERSION, POLICIES, registry=registry, id="retire")(self.retire)
+        kopf.daemon(
+            GROUP, VERSION, POLICIES, registry=registry, id="govern",
+            cancellation_backoff=20.0, cancellation_timeout=5.0,
+        )(self.govern)  # fmt: skip
+        return registry
+
+    async def govern(
+        self, body: kopf.Body, namespace: str | None, name: str, uid: str, stopped: kopf.DaemonStopped,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Turn the loop of one policy until it is deleted or the operator ends."""
+        claims: Claims = kwargs["claims"]
+        governed = _Governed(PolicyRef(namespace or "", name, uid))
+        logs.say("policy found", policy=governed.ref, topic=body.spec.get("topic"))
+        clock = asyncio.get_running_loop().time
+        self._heartbeats[governed.ref] = due = clock()
+        try:
+            while not stopped:
+                async with self._lock(uid):
+                    if not stopped:
+                        await self._turn(governed, body, claims)
+                self._heartbeats[governed.ref] = clock()
+                due = max(due + TURN_SECONDS, clock())
+                await stopped.wait(due - clock())
+        finally:
+            self._heartbeats.pop(governed.ref, None)
+
+    async def retire(
+        self,
+        body: kopf.Body,
+        namespace: str | None,
+        name: str,
+        uid: str,
+        **kwargs: Any,
+    ) -> None:
+        """Return a deleted policy's stream to plain keys. Raised errors are tried again until it is done."""
+        ref = PolicyRef(namespace or "", name, uid)
+        topic = str(body.spec.get("topic", ""))
+        claims: Claims = kwargs["claims"]
+        turn = Turn(self._ports, ref, PolicySpec(topic=topic))
+        async with self._lock(uid):
+            try:
+                rival = _rival(topic, uid, claims)
+                outcome = await turn.retire(time.time(), self._seed(), rival=rival)
+            except (Unavailable, Conflict) as error:
+                logs.say("policy cannot be retired yet", level=logging.WARNING, policy=ref, reason=str(error))
+                raise kopf.TemporaryError(str(error), delay=1.0) from None
+        for event in outcome.applied.events:
+            _emit(body, ref, event)
+        logs.say("policy retired", policy=ref, topic=topic, unpublished=outcome.applied.unpublished)
+        self._turning.pop(uid, None)
+        metrics.forget(ref)
+
+    async def probe(self, **_: Any) -> dict[str, Any]:
+        """How many loops turn. Raises when one has not for a while: then the process is to be restarted."""
+        now = asyncio.get_running_loop().time()
+        stale = {
+            str(ref): round(now - at) for ref, at in self._heartbeats.items() if now - at > STALE_SECONDS
+        }
+        if stale:
+            logs.say("loops stand still", level=logging.ERROR, seconds_by_policy=stale)
+            raise kopf.PermanentError(f"loops stand still for seconds: {stale}")
+        return {"policies": len(self._heartbeats)}
+
+    async def bury_tombstones(self, namespaces: tuple[str, ...]) -> None:
+        """Publish the tables of deleted policies until Redis has them. Runs until it is cancelled."""
+        failing: str | None = None
+        while True:
+            try:
+                for namespace in namespaces or (None,):
+                    for ref, stored in await self._tables.tombstones(namespace):
+                        await self._bury(ref, stored)
+                failing = None
+            except Unavailable as error:
+                if failing is None:
+                    logs.say("tombstones cannot be read", level=logging.WARNING, reason=str(error))
+                failing = str(error)
+            await asyncio.sleep(BURIAL_SECONDS)
+
+    async def _bury(self, ref: PolicyRef, stored: Any) -> None:
+        try:
+            if await bury(self._ports, ref, stored):
+                logs.say("tombstone published and removed", policy=ref, epoch=stored.table.epoch)
+        except Conflict:
+            return  # a new policy of that name took it over
+
+    async def _turn(self, governed: _Governed, body: kopf.Body, claims: Claims) -> None:
+        """One turn and what it tells. Nothing ends the loop: an unexpected error is logged and counted."""
+        ref, started = governed.ref, time.monotonic()
+        try:
+            spec = _checked(body.spec)
+        except SpecError as error:
+            await self._tell_invalid(governed, body, str(error))
+            return
+        if governed.turn is None:
+            governed.turn = Turn(self._ports, ref, spec)
+        governed.turn.spec = spec
+        rival = _rival(spec.topic, str(body.metadata["uid"]), claims)
+        try:
+            outcome = await governed.turn.step(time.time(), self._seed(), rival=rival)
+            metrics.observe(ref, outcome, took_seconds=time.monotonic() - started, now=time.time())
+            await self._tell(governed, body, outcome, observing=not spec.acts)
+        except Exception as error:
+            metrics.defects.labels(ref.namespace, ref.name).inc()
+            logs.say("turn failed unexpectedly", level=logging.ERROR, error=error, policy=ref)
+
+    async def _tell(self, governed: _Governed, body: kopf.Body, outcome: Outcome, *, observing: bool) -> None:
+        for event in outcome.applied.events:
+            _emit(body, governed.ref, event)
+        for condition in conditions_of(outcome):
+            self._tell_change(governed, body, condition)
+        generation, previous = _generation(body), _conditions(body)
+        now = time.time()
+        status = policy_status(
+            outcome, generation=generation, now=now, previous=previous, observing=observing
+        )
+        await self._write_status(governed, status, table_status(outcome))
+
+    async def _tell_invalid(self, governed: _Governed, body: kopf.Body, error: str) -> None:
+        generation, previous = _generation(body), _conditions(body)
+        status = invalid_status(error, generation=generation, now=time.time(), previous=previous)
+        self._tell_change(governed, body, Condition(ConditionType.READY, False, Reason.INVALID_SPEC, error))
+        await self._write_status(governed, status, None)
+
+    def _tell_change(self, governed: _Governed, body: kopf.Body, condition: Condition) -> None:
+        """Log each change of a condition; a loss of readiness is an Event too, once."""
+        told = (condition.status, condition.reason)
+        before = governed.told.get(condition.type)
+        if before == told:
+            return
+        governed.told[condition.type] = told
+        logs.say("condition changed", policy=governed.ref, type=condition.type, status=condition.status,
+                 reason=condition.reason, message=condition.message)  # fmt: skip
+        if condition.type is ConditionType.READY and (before is not None or not condition.status):
+            event = EmitEvent(condition.reason, condition.message, warning=not condition.status)
+            _emit(body, governed.ref, event, logged=False)
+
+    async def _write_status(
+        self, governed: _Governed, status: Mapping[str, Any], table: Mapping[str, Any] | None
+    ) -> None:
+        now = time.monotonic()
+        try:
+            if governed.policy_pace.is_due(status, now):
+                await self._tables.report_policy(governed.ref, status)
+                governed.policy_pace.sent(status, now)
+            if table is not None and governed.table_pace.is_due(table, now):
+                await self._tables.report(governed.ref, table)
+                governed.table_pace.sent(table, now)
+            governed.untold = None
+        except Unavailable as error:
+            if governed.untold is None:
+                logs.say(
+                    "status cannot be written", level=logging.WARNING, policy=governed.ref, reason=str(error)
+                )
+            governed.untold = str(error)
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        return self._turning.setdefault(uid, asyncio.Lock())
+
+    def _seed(self) -> int:
+        return self._random.getrandbits(53)
+
+
+def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    """Least privilege, our own names on objects, and quick recovery after the API server was away."""
+    settings.scanning.disabled = True
+    settings.posting.loggers = False
+    settings.persistence.finalizer = f"{PREFIX}/return-to-plain-keys"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=PREFIX)
+    settings.background.cancellation_polling = 0.5
+    settings.networking.connect_timeout = 5.0
+    settings.networking.request_timeout = 10.0
+    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2)
+    settings.queueing.error_delays = (0.5, 1, 1, 2, 2, 3)
+    settings.watching.connect_timeout = 5.0
+
+
+def _claim(
+    spec: kopf.Spec, meta: kopf.Meta, uid: str, namespace: str | None, name: str, **_: Any
+) -> dict[str, Claim]:
+    created = str(meta.get("creationTimestamp", ""))
+    return {str(spec.get("topic", "")): Claim(created, uid, PolicyRef(namespace or "", name, uid))}
+
+
+def _rival(topic: str, uid: str, claims: Claims) -> str | None:
+    """The older policy on the same topic, as `namespace/name`."""
+    oldest = min(claims.get(topic, ()), default=None)
+    return None if oldest is None or oldest.uid == uid else str(oldest.ref)
+
+
+def _checked(spec: Mapping[str, Any]) -> PolicySpec:
+    parsed = parse_spec(spec)
+    for index, dimension in enumerate(parsed.dimensions):
+        if dimension.json_path is not None:
+            try:
+                parse_json_path(dimension.json_path)
+            except ValueError as error:
+                raise SpecError(f"spec.dimensions[{index}].from.jsonPath: {error}") from None
+    return parsed
+
+
+def _emit(body: kopf.Body, ref: PolicyRef, event: EmitEvent, *, logged: bool = True) -> None:
+    kind = "Warning" if event.warning else "Normal"
+    kopf.event(body, type=kind, reason=event.reason.value, message=event.message[:1_000])
+    if logged:
+        level = logging.WARNING if event.warning else logging.INFO
+        logs.say("event", level=level, policy=ref, reason=event.reason, message=event.message)
+
+
+def _generation(body: kopf.Body) -> int:
+    return int(body.metadata.get("generation", 0))
+
+
+def _conditions(body: kopf.Body) -> list[Mapping[str, Any]]:
+    return list(body.status.get("conditions") or ())

@@ -1,0 +1,112 @@
+"""One turn of a policy's loop: gather, decide, apply. The simulation drives the same class.
+
+It must not know Kopf, Kafka's, Redis' or Kubernetes' clients; time and seeds are handed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hotkey_operator.act.executor import NOTHING_DONE, Applied, apply
+from hotkey_operator.engine.decide import decide, retire
+from hotkey_operator.engine.memory import Memory
+from hotkey_operator.engine.model import Decision, Observation, PublishTable, StoredTable, WriteTable
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
+from hotkey_operator.sense.gather import gather, read_published
+
+FORGET_SECONDS = 3_600.0  # a client that was silent for so long will not come back under its id
+CONFLICT_PAUSE_SECONDS = 5.0  # long enough for the other operator's next turns, short enough to take over
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one turn saw, decided and did. No decision: the truth was not read, or `standing_by` says why."""
+
+    observation: Observation | None = None
+    decision: Decision | None = None
+    applied: Applied = NOTHING_DONE
+    failure: str | None = None
+    standing_by: str | None = None
+
+
+class Turn:
+    """The loop of one policy. `spec` may be replaced between steps."""
+
+    def __init__(self, ports: Ports, ref: PolicyRef, spec: PolicySpec) -> None:
+        self.spec = spec
+        self.memory = Memory()
+        self._ports = ports
+        self._ref = ref
+        self._conflict: str | None = None
+        self._paused_until = float("-inf")
+
+    async def step(self, now: float, seed: int, *, rival: str | None = None) -> Outcome:
+        """One turn at `now` (unix seconds). Never raises `Unavailable` or `Conflict`: the outcome tells.
+
+        After a lost compare-and-set it stands by for a while and then begins anew from what it reads.
+        """
+        if now < self._paused_until:
+            return Outcome(standing_by=self._conflict)
+        try:
+            observation = await gather(self._ports, self._ref, self.spec, self.memory, now, seed, rival=rival)
+        except Unavailable as error:
+            return Outcome(failure=str(error))
+        decision, memory = decide(self.spec, observation, self.memory)
+        applied = await apply(self._ports, self._ref, decision)
+        self._learn(memory, applied, now)
+        await self._forget(observation)
+        failure = applied.unwritten or applied.unpublished
+        return Outcome(observation, decision, applied, failure, applied.conflict)
+
+    def _learn(self, memory: Memory, applied: Applied, now: float) -> None:
+        """What was not written did not happen, so it is not remembered either."""
+        if applied.conflict is not None:
+            self.memory = Memory()
+            self._conflict = applied.conflict
+            self._paused_until = now + CONFLICT_PAUSE_SECONDS
+        elif applied.unwritten is None:
+            self.memory = memory
+
+    async def _forget(self, observation: Observation) -> None:
+        gone = [each.client_id for each in observation.reports if observation.at - each.at > FORGET_SECONDS]
+        if gone and observation.topic is not None:
+            try:
+                await self._ports.distribution.forget(observation.topic.stream, gone)
+            except Unavailable:
+                return  # a later turn sees them again
+
+    async def retire(self, now: float, seed: int, *, rival: str | None = None) -> Outcome:
+        """Return the stream of a deleted policy to plain keys and leave a tombstone until Redis has it.
+
+        With a `rival` the stream is governed by another policy: then only the object goes. Raises
+        `Unavailable` or `Conflict` while the object cannot be written: the policy must not go before.
+        """
+        observation = await gather(self._ports, self._ref, self.spec, Memory(), now, seed, rival=rival)
+        decision = retire(observation) if rival is None else None
+        if decision is None or not any(isinstance(action, WriteTable) for action in decision.actions):
+            if observation.stored is not None:
+                await self._ports.tables.delete(self._ref, observation.stored.resource_version)
+            return Outcome(observation, decision)
+        applied = await apply(self._ports, self._ref, decision, tombstone=True)
+        if applied.conflict is not None:
+            raise Conflict(applied.conflict)
+        if applied.unwritten is not None:
+            raise Unavailable(applied.unwritten)
+        return Outcome(observation, decision, applied, applied.unpublished)
+
+
+async def bury(ports: Ports, ref: PolicyRef, stored: StoredTable) -> bool:
+    """Publish a tombstone until Redis holds it or something newer, then delete it. True when it is gone.
+
+    Raises `Unavailable`; `Conflict` when the object was written since: then it is no tombstone any more.
+    """
+    table = stored.table
+    published = await read_published(ports, table.stream)
+    if published.table is not None and published.table.epoch >= table.epoch:
+        await ports.tables.delete(ref, stored.resource_version)
+        return True
+    again = PublishTable(table, over=published.garbage)
+    await apply(ports, ref, Decision((again,), Reason.REPUBLISHED, f"the tombstone of {table.stream}"))
+    return False

@@ -1,0 +1,132 @@
+"""Gathers what one turn needs to know. It asks and never decides; what it could not learn, it says.
+
+Kafka and Redis may be gone: the observation tells so. Without the RoutingTable object, the truth, there is
+nothing to decide on: then `Unavailable` goes to the caller and the turn is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from hotkey_operator.engine.attention import windows_to_sample
+from hotkey_operator.engine.memory import Memory
+from hotkey_operator.engine.model import (
+    EndOffsets,
+    Observation,
+    PartitionSample,
+    Published,
+    StoredTable,
+    TopicFacts,
+)
+from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.ports import PolicyRef, Ports, SampleBudget, Unavailable
+from hotkey_sdk.routing.report import ClientReport
+from hotkey_sdk.routing.table import Stream
+
+BUDGET = SampleBudget()
+
+
+async def gather(
+    ports: Ports,
+    ref: PolicyRef,
+    spec: PolicySpec,
+    memory: Memory,
+    now: float,
+    seed: int,
+    *,
+    rival: str | None = None,
+) -> Observation:
+    """Everything at `now` (unix seconds); `seed` chooses the sampled offsets. Raises `Unavailable`."""
+    stored, (topic, failure) = await asyncio.gather(ports.tables.read(ref), _topic(ports, spec.topic))
+    stream = topic.stream if topic is not None else _stored_stream(stored, spec)
+    if stream is None:
+        return Observation(now, None, stored=stored, rival=rival, failure=failure)
+    (ends, samples, unread), published, reports = await asyncio.gather(
+        _load(ports, spec, memory, stored, topic, seed, watched=rival is None),
+        read_published(ports, stream),
+        read_reports(ports, stream),
+    )
+    return Observation(
+        at=now,
+        topic=topic,
+        ends=ends,
+        samples=samples,
+        stored=stored,
+        published=published,
+        reports=reports,
+        rival=rival,
+        failure=failure or unread,
+    )
+
+
+async def read_published(ports: Ports, stream: Stream) -> Published:
+    """What Redis holds for `stream`, verified. A table under an epoch it is not signed for is garbage."""
+    try:
+        held = await ports.distribution.read(stream)
+    except Unavailable:
+        return Published(reachable=False)
+    if held is None:
+        return Published(reachable=True)
+    if held.envelope is None:
+        return Published(reachable=True, garbage=held.digest)
+    try:
+        table = ports.signer.open(held.envelope, stream)
+    except ValueError:
+        return Published(reachable=True, garbage=held.digest)
+    if table.epoch != held.epoch:
+        return Published(reachable=True, garbage=held.digest)
+    return Published(reachable=True, table=table)
+
+
+async def read_reports(ports: Ports, stream: Stream) -> tuple[ClientReport, ...]:
+    """The clients' reports; none when Redis does not answer."""
+    try:
+        return await ports.distribution.reports(stream)
+    except Unavailable:
+        return ()
+
+
+async def _topic(ports: Ports, name: str) -> tuple[TopicFacts | None, str | None]:
+    try:
+        return await ports.brokers.topic(name), None
+    except Unavailable as error:
+        return None, str(error)
+
+
+def _stored_stream(stored: StoredTable | None, spec: PolicySpec) -> Stream | None:
+    """The stream as the object names it, so that its table is republished even while Kafka is away."""
+    if stored is None or stored.table.stream.topic != spec.topic:
+        return None
+    return stored.table.stream
+
+
+async def _load(
+    ports: Ports,
+    spec: PolicySpec,
+    memory: Memory,
+    stored: StoredTable | None,
+    topic: TopicFacts | None,
+    seed: int,
+    *,
+    watched: bool,
+) -> tuple[EndOffsets | None, tuple[PartitionSample, ...], str | None]:
+    if topic is None or not watched:
+        return None, (), None
+    try:
+        ends = await ports.brokers.end_offsets(spec.topic, topic.partitions)
+    except Unavailable as error:
+        return None, (), str(error)
+    windows = windows_to_sample(spec, memory, stored, ends)
+    try:
+        return ends, await _sample(ports, spec, windows, seed), None
+    except Unavailable as error:
+        return ends, (), str(error)
+
+
+async def _sample(
+    ports: Ports, spec: PolicySpec, windows: Mapping[int, tuple[int, int]], seed: int
+) -> tuple[PartitionSample, ...]:
+    if not windows:
+        return ()
+    return await ports.brokers.sample(spec.topic, windows, spec.dimensions, BUDGET, seed)

@@ -1,0 +1,194 @@
+"""A turn's outcome as the status of the policy and of its RoutingTable, and when that is worth writing.
+
+Pure: the caller writes it. What changed in kind is told at once, figures that only drift at a slower pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from hotkey_operator.engine.model import Condition, KeyVerdict, Observation, Summary
+from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.loop import Outcome
+from hotkey_sdk.routing.table import Table
+
+FIGURES_SECONDS = 5.0
+_MAX_KEYS = 50
+_MAX_KEY_CHARACTERS = 256
+
+
+@dataclass(slots=True)
+class Pace:
+    """Which of the documents that come along are worth writing: call `sent` after each that was written."""
+
+    _document: Mapping[str, Any] | None = None
+    _at: float = field(default=float("-inf"))
+
+    def is_due(self, document: Mapping[str, Any], now: float) -> bool:
+        """Whether `document` tells something new at `now` (seconds)."""
+        if self._document is None or _essence(document) != _essence(self._document):
+            return True
+        return document != self._document and now - self._at >= FIGURES_SECONDS
+
+    def sent(self, document: Mapping[str, Any], now: float) -> None:
+        self._document, self._at = document, now
+
+
+def conditions_of(outcome: Outcome) -> tuple[Condition, ...]:
+    """The decision's conditions, Ready corrected by what could not be done. Empty: nothing new is known."""
+    decided = outcome.decision.conditions if outcome.decision is not None else ()
+    ready = _unready(outcome)
+    if ready is None:
+        return decided
+    return (ready, *(each for each in decided if each.type is not ConditionType.READY))
+
+
+def policy_status(
+    outcome: Outcome, *, generation: int, now: float, previous: Sequence[Mapping[str, Any]], observing: bool
+) -> dict[str, Any]:
+    """The status to merge into the policy's. `previous`: the conditions it holds; `now`: unix seconds."""
+    told = conditions_of(outcome)
+    status: dict[str, Any] = {"observedGeneration": generation}
+    status["conditions"] = conditions(told, generation=generation, now=now, previous=previous)
+    if outcome.decision is None:
+        return status
+    decision, observation = outcome.decision, outcome.observation
+    table = _current_table(outcome)
+    keys = [_key(verdict) for verdict in decision.verdicts[:_MAX_KEYS]]
+    status |= {"clusterId": _cluster(observation), "hotKeys": len(table.routes) if table else 0, "keys": keys}
+    status |= _figures(decision.summary)
+    status["decision"] = {"reason": decision.reason.value, "message": decision.message}
+    status["plan"] = {"message": decision.message, "keys": keys} if observing and keys else None
+    return status
+
+
+def invalid_status(
+    error: str, *, generation: int, now: float, previous: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The status of a policy whose spec cannot be carried out; its routes stay as they are."""
+    message = f"{error}. What was routed stays as it is until the spec is corrected"
+    told = (Condition(ConditionType.READY, False, Reason.INVALID_SPEC, message),)
+    return {
+        "observedGeneration": generation,
+        "conditions": conditions(told, generation=generation, now=now, previous=previous),
+        "decision": {"reason": Reason.INVALID_SPEC.value, "message": message},
+    }
+
+
+def table_status(outcome: Outcome) -> dict[str, Any] | None:
+    """The status to merge into the RoutingTable's, or None where there is none or Redis told nothing."""
+    if outcome.observation is None or outcome.decision is None or _current_table(outcome) is None:
+        return None
+    held = outcome.observation.published.table
+    epoch = outcome.applied.published_epoch or (held.epoch if held is not None else None)
+    if epoch is None:
+        return None
+    summary = outcome.decision.summary
+    return {"publishedEpoch": epoch, "producers": _producers(summary), "consumers": _consumers(summary)}
+
+
+def conditions(
+    told: Iterable[Condition], *, generation: int, now: float, previous: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Conditions as Kubernetes writes them; `lastTransitionTime` moves only when `status` does."""
+    before = {str(each.get("type")): each for each in previous}
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    found = []
+    for each in told:
+        status, known = "True" if each.status else "False", before.get(each.type.value, {})
+        since = known.get("lastTransitionTime") if known.get("status") == status else None
+        found.append(
+            {
+                "type": each.type.value,
+                "status": status,
+                "reason": each.reason.value,
+                "message": each.message,
+                "observedGeneration": generation,
+                "lastTransitionTime": since or moment,
+            }
+        )
+    return found
+
+
+def key_text(key: bytes) -> str:
+    """A key for people: text as it is, other bytes escaped, cut where it is too long to read."""
+    text = key.decode("utf-8", "backslashreplace")
+    return text if len(text) <= _MAX_KEY_CHARACTERS else f"{text[: _MAX_KEY_CHARACTERS - 3]}..."
+
+
+def _unready(outcome: Outcome) -> Condition | None:
+    applied = outcome.applied
+    not_ready = Condition(ConditionType.READY, False, Reason.KUBERNETES_UNAVAILABLE, "")
+    if outcome.standing_by is not None:
+        message = (
+            f"{outcome.standing_by}. Is a second operator running? This one stands by, then reads it anew"
+        )
+        return replace(not_ready, reason=Reason.TABLE_CONFLICT, message=message)
+    if outcome.decision is None or applied.unwritten is not None:
+        return replace(not_ready, message=applied.unwritten or outcome.failure or "the turn did not end")
+    if applied.unpublished is not None:
+        return replace(not_ready, reason=Reason.REDIS_UNAVAILABLE, message=applied.unpublished)
+    return None
+
+
+def _current_table(outcome: Outcome) -> Table | None:
+    stored = outcome.applied.stored or (outcome.observation.stored if outcome.observation else None)
+    return stored.table if stored is not None else None
+
+
+def _cluster(observation: Observation | None) -> str | None:
+    if observation is None or observation.topic is None:
+        return None
+    return observation.topic.stream.cluster_id
+
+
+def _figures(summary: Summary) -> dict[str, Any]:
+    imbalance = summary.imbalance
+    return {
+        "epoch": summary.epoch,
+        "partitions": summary.partitions,
+        "recordsPerSecond": round(summary.records_per_second),
+        "imbalance": None if imbalance is None else f"{imbalance:.2f}",
+        "hottestPartition": summary.hottest_partition,
+        "producers": _producers(summary),
+        "consumers": _consumers(summary),
+    }
+
+
+def _producers(summary: Summary) -> str:
+    return f"{summary.producers_applied}/{summary.producers}"
+
+
+def _consumers(summary: Summary) -> str:
+    return f"{summary.consumers_applied}/{summary.consumers}"
+
+
+def _key(verdict: KeyVerdict) -> dict[str, Any]:
+    return {
+        "key": key_text(verdict.key),
+        "reason": verdict.reason.value,
+        "message": verdict.message,
+        "recordsPerSecond": round(verdict.records_per_second),
+        "share": round(verdict.share, 4),
+        "shareError": round(verdict.share_error, 4),
+        "shards": verdict.shards,
+        "by": list(verdict.by),
+    }
+
+
+def _essence(document: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What is told at once: conditions, reasons, epoch, keys and their shards; no figures, no messages."""
+    return (
+        document.get("observedGeneration"),
+        document.get("epoch"),
+        document.get("publishedEpoch"),
+        document.get("partitions"),
+        (document.get("decision") or {}).get("reason"),
+        tuple((each["type"], each["status"], each["reason"]) for each in document.get("conditions", ())),
+        tuple(
+            (each["key"], each["reason"], each["shards"], *each["by"]) for each in document.get("keys", ())
+        ),
+    )
