@@ -1,0 +1,254 @@
+"""What `hotkey-aggregator` is told by flags and by HOTKEY_AGGREGATOR_* in the environment.
+
+A flag wins over the environment, the environment over the default. Every setting is checked here, so
+that a mistake is one sentence at the start and not an error of a library later.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hotkey_aggregator.pipeline import FlushLimits
+
+ENVIRONMENT_PREFIX = "HOTKEY_AGGREGATOR_"
+DEFAULT_URL = "http://127.0.0.1:8087"
+
+OWNED_CLIENT_SETTINGS = {
+    "group.id": "use --group",
+    "bootstrap.servers": "use --bootstrap-servers",
+    "enable.auto.commit": "offsets belong to the store",
+    "enable.auto.offset.store": "offsets belong to the store",
+    "auto.offset.reset": "what is not in the store yet is read from the beginning",
+    "partition.assignment.strategy": "rebalancing is cooperative",
+    "allow.auto.create.topics": "the operator makes topics",
+}
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names it and what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """All of `hotkey-aggregator run`."""
+
+    bootstrap_servers: str
+    topic: str
+    group: str
+    db: Path
+    redis_url: str | None
+    public_keys: str | None
+    allow_unsigned: bool
+    http_host: str
+    http_port: int
+    limits: FlushLimits
+    kafka_config: Mapping[str, str]
+    log_level: str
+
+    def consumer_config(self) -> dict[str, Any]:
+        """The constructor dict of the consumer; without `redis_url` no routing table is followed."""
+        config: dict[str, Any] = {
+            "client.id": "hotkey-aggregator",
+            # Bounds what waits in the client: a flush may take seconds while the brokers go on sending.
+            "queued.max.messages.kbytes": 32_768,
+            **self.kafka_config,
+            "bootstrap.servers": self.bootstrap_servers,
+            "group.id": self.group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "allow.auto.create.topics": False,
+        }
+        if self.redis_url is not None:
+            config["hotkey.redis.url"] = self.redis_url
+            config["hotkey.topics"] = self.topic
+            config["hotkey.allow.unsigned"] = self.allow_unsigned
+            if self.public_keys is not None:
+                config["hotkey.public.keys"] = self.public_keys
+        return config
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySettings:
+    """All of `hotkey-aggregator query`."""
+
+    url: str
+    what: str
+    parameters: Mapping[str, str]
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> RunSettings | QuerySettings:
+    """Settings from the command line and the environment. Raises SettingsError, or SystemExit of argparse."""
+    parsed = _parser(environment).parse_args(arguments)
+    if parsed.command == "query":
+        return _query_settings(parsed)
+    return _run_settings(parsed)
+
+
+def _run_settings(parsed: argparse.Namespace) -> RunSettings:
+    redis_url, public_keys = parsed.redis_url or None, parsed.public_keys or None
+    if redis_url is not None and public_keys is None and not parsed.allow_unsigned:
+        raise SettingsError(
+            "--redis-url is set, but no --public-keys: without them a routing table cannot be trusted. Give "
+            "the operator's public keys (text or file:PATH), or --allow-unsigned on a stack for trying out"
+        )
+    return RunSettings(
+        bootstrap_servers=_needed(parsed, "bootstrap_servers"),
+        topic=_needed(parsed, "topic"),
+        group=parsed.group,
+        db=Path(parsed.db),
+        redis_url=redis_url,
+        public_keys=public_keys,
+        allow_unsigned=parsed.allow_unsigned,
+        http_host=parsed.http_host,
+        http_port=parsed.http_port,
+        limits=FlushLimits(seconds=parsed.flush_seconds, events=parsed.max_pending),
+        kafka_config=read_kafka_config(Path(parsed.kafka_config)) if parsed.kafka_config else {},
+        log_level=parsed.log_level,
+    )
+
+
+def _query_settings(parsed: argparse.Namespace) -> QuerySettings:
+    given = {name: getattr(parsed, name, None) for name in _QUERY_PARAMETERS}
+    parameters = {name: str(value) for name, value in given.items() if value is not None}
+    return QuerySettings(url=parsed.url.rstrip("/"), what=parsed.what, parameters=parameters)
+
+
+def _needed(parsed: argparse.Namespace, name: str) -> str:
+    value: str | None = getattr(parsed, name)
+    if not value:
+        flag, variable = "--" + name.replace("_", "-"), ENVIRONMENT_PREFIX + name.upper()
+        raise SettingsError(f"{flag} (or {variable}) is missing")
+    return value
+
+
+def read_kafka_config(path: Path) -> dict[str, str]:
+    """`name=value` lines for the Kafka client (TLS, SASL, tuning); blank lines and `#` are skipped."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--kafka-config {path} cannot be read: {error}") from None
+    config = {}
+    for number, text in enumerate(lines, 1):
+        if not text.strip() or text.lstrip().startswith("#"):
+            continue
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise SettingsError(f"--kafka-config {path}, line {number}: {text!r} is not name=value")
+        if name in OWNED_CLIENT_SETTINGS:
+            raise SettingsError(
+                f"--kafka-config {path}, line {number}: {name} cannot be set: {OWNED_CLIENT_SETTINGS[name]}"
+            )
+        config[name] = value
+    return config
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hotkey-aggregator", description="Counts clicks exactly once, following hotkey's routing tables."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(
+        commands.add_parser("run", help="consume, count and answer over HTTP until told to stop"), environment
+    )
+    _add_query(commands.add_parser("query", help="ask a running aggregator"), environment)
+    return parser
+
+
+class _Flags:
+    """Adds flags whose defaults come from the environment."""
+
+    def __init__(self, parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+        self._parser = parser
+        self._environment = environment
+        parser.epilog = f"Every flag can be given as {ENVIRONMENT_PREFIX}<NAME> in the environment instead."
+
+    def add(self, flag: str, text: str, default: object = None, kind: Callable[[str], object] = str) -> None:
+        # argparse runs `kind` over a default that is a string, so the environment is checked like a flag.
+        shown = "" if default is None else f" (default: {default})"
+        self._parser.add_argument(
+            flag, help=text + shown, type=kind, default=self._environment.get(_variable(flag), default)
+        )
+
+    def add_switch(self, flag: str, text: str) -> None:
+        default = self._environment.get(_variable(flag), "").lower() in ("1", "true", "yes")
+        self._parser.add_argument(flag, help=text, action="store_true", default=default)
+
+
+def _variable(flag: str) -> str:
+    return ENVIRONMENT_PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+
+
+def _add_run(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    flags = _Flags(parser, environment)
+    flags.add("--bootstrap-servers", "Kafka brokers, host:port, separated by commas")
+    flags.add("--topic", "the stream's base topic")
+    flags.add("--group", "consumer group", "hotkey-aggregator")
+    flags.add("--db", "DuckDB file with the counts; it belongs to one process", "hotkey-aggregator.duckdb")
+    flags.add("--redis-url", "where routing tables are published; without it the base topic alone is read")
+    flags.add("--public-keys", "the operator's public keys, as text or file:PATH")
+    flags.add_switch("--allow-unsigned", "accept tables without a signature: only for trying out")
+    flags.add("--http-host", "address to answer on", "127.0.0.1")
+    flags.add("--http-port", "port to answer on, 0 for a free one", 8087, _port)
+    flags.add("--flush-seconds", "seconds from flush to flush", 5.0, _positive_seconds)
+    flags.add("--max-pending", "flush earlier at this many events", 200_000, _positive)
+    flags.add("--kafka-config", "file of name=value lines for the Kafka client (TLS, SASL)")
+    flags.add("--log-level", "debug, info, warning or error", "info", _log_level)
+
+
+_QUERY_PARAMETERS = ("advertiser_id", "ad_id", "minute_from", "minute_to", "limit", "prefix")
+
+
+def _add_query(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    _Flags(parser, environment).add("--url", "where the aggregator answers", DEFAULT_URL)
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    counts = kinds.add_parser("counts", help="clicks per advertiser, ad and minute")
+    counts.add_argument("--advertiser-id", help="only this advertiser")
+    counts.add_argument("--ad-id", help="only this ad")
+    counts.add_argument("--minute-from", help="first minute, such as 2024-05-16T10:03Z")
+    counts.add_argument("--minute-to", help="minute to end before")
+    rejected = kinds.add_parser("rejected", help="records that were no clicks, with place and reason")
+    for one in (counts, rejected):
+        one.add_argument("--limit", type=_positive, help="at most this many rows")
+    ids = kinds.add_parser("ids", help="all counted event ids, one JSON string a line")
+    ids.add_argument("--prefix", help="only ids that start so")
+    kinds.add_parser("totals", help="sums over the whole store, and the stored offsets")
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65_535)
+
+
+def _positive(text: str) -> int:
+    return _number(text, 1, 10**9)
+
+
+def _number(text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = low - 1
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+    return number
+
+
+def _positive_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds <= 3600.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to 3600")
+    return seconds
+
+
+def _log_level(text: str) -> str:
+    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of debug, info, warning, error")
+    return text.upper()
