@@ -25,3 +25,8 @@ def hint_channel(stream: Stream) -> str:
 def reports_key(stream: Stream) -> str:
     """A hash from client id to that client's report (report.py), rewritten by each client."""
     return f"hotkey:{{{stream}}}:reports"
+
+
+def dedicated_prefix(topic: str) -> str:
+    """What the names of all topics start with that were made for single keys of the base topic."""
+    return f"{topic}.hot."

@@ -34,11 +34,12 @@ class Destination(msgspec.Struct, frozen=True, gc=False):
 class RoutePlan:
     """One route, compiled: the destination of every slot, and how a record's slot is found."""
 
-    __slots__ = ("_mask", "_readers", "_seed", "destinations", "ordered", "route")
+    __slots__ = ("_mask", "_readers", "_seed", "destinations", "ordered", "route", "timed")
 
     def __init__(self, route: Route, dimensions: Mapping[str, Dimension], seed: int) -> None:
         self.route = route
         self.ordered = bool(route.by)
+        self.timed = any(dimensions[name].time_bucket_seconds is not None for name in route.by)
         by_shard = [_destination(route, shard) for shard in route.shards]
         self.destinations = tuple(by_shard[index] for index in route.slots)
         self._mask = len(route.slots) - 1

@@ -1,0 +1,146 @@
+"""How a producer takes one route: the hash of the record's dimensions, or one slot for as long as a batch.
+
+It counts, and it may read the monotonic clock; it must not know Kafka.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hotkey_sdk.routing.router import Destination, Dimensions, Headers, RoutePlan, Router
+
+_MINIMUM_SECONDS = 0.005
+_GOLDEN = 0.6180339887  # a step of this share of the slots spreads even a few turns over all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """When the Kafka client would send a batch; a route without an order stays on a slot as long as that."""
+
+    seconds: float = _MINIMUM_SECONDS
+    records: int = 10_000
+    size_bytes: int = 1_000_000
+
+    @classmethod
+    def of(cls, kafka: Mapping[str, Any]) -> Batch:
+        """The batch that a producer with this configuration builds (librdkafka's defaults where unset)."""
+        linger = kafka.get("linger.ms", kafka.get("queue.buffering.max.ms", 5))
+        return cls(
+            seconds=max(_MINIMUM_SECONDS, float(linger) / 1000),
+            records=int(kafka.get("batch.num.messages", 10_000)),
+            size_bytes=int(kafka.get("batch.size", 1_000_000)),
+        )
+
+
+class Counts:
+    """The producer's counters; plain attributes, because the hot path adds to them."""
+
+    __slots__ = ("fell_back", "missing_dimension", "not_durable", "routed")
+
+    def __init__(self) -> None:
+        self.routed = self.missing_dimension = self.fell_back = self.not_durable = 0
+
+
+class HashedLane:
+    """A route with dimensions: the same values always take the same shard."""
+
+    __slots__ = ("_counts", "_plan")
+
+    def __init__(self, plan: RoutePlan, counts: Counts) -> None:
+        self._plan = plan
+        self._counts = counts
+
+    def choose(
+        self,
+        value: str | bytes | None,  # noqa: ARG002
+        dimensions: Dimensions | None,
+        headers: Headers | None,
+        timestamp: int,
+    ) -> Destination:
+        """The record's destination; `timestamp` in unix milliseconds, 0 for now."""
+        plan = self._plan
+        if not timestamp and plan.timed:
+            timestamp = int(time.time() * 1000)
+        values = plan.values(dimensions, headers, timestamp)
+        if None in values:
+            self._counts.missing_dimension += 1
+        return plan.hashed(values)
+
+
+class StickyLane:
+    """A route without an order: one slot for a batch, so that spreading does not cut batches into pieces.
+
+    Slots are taken in a fixed stride from a random start: every slot comes up equally often, and two
+    producers do not move in step.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_bytes_left",
+        "_clock",
+        "_current",
+        "_plan",
+        "_records_left",
+        "_slot",
+        "_stride",
+        "_until",
+    )
+
+    def __init__(
+        self,
+        plan: RoutePlan,
+        batch: Batch,
+        clock: Callable[[], float] = time.monotonic,
+        start: Callable[[int], int] = random.randrange,
+    ) -> None:
+        size = len(plan.destinations)
+        self._plan = plan
+        self._batch = batch
+        self._clock = clock
+        self._stride = int(size * _GOLDEN) | 1  # odd, so it meets every one of a power of two
+        self._slot = start(size)
+        self._current = plan.at(self._slot)
+        self._until = float("-inf")
+        self._records_left = self._bytes_left = 0
+
+    def choose(
+        self,
+        value: str | bytes | None,
+        dimensions: Dimensions | None,  # noqa: ARG002
+        headers: Headers | None,  # noqa: ARG002
+        timestamp: int,  # noqa: ARG002
+    ) -> Destination:
+        """The current batch's destination, or the next one's when the batch is over."""
+        now = self._clock()
+        if now >= self._until or self._records_left <= 0 or self._bytes_left <= 0:
+            self._next(now)
+        self._records_left -= 1
+        if value is not None:
+            self._bytes_left -= len(value)
+        return self._current
+
+    def _next(self, now: float) -> None:
+        self._slot += self._stride
+        self._current = self._plan.at(self._slot)
+        self._until = now + self._batch.seconds
+        self._records_left = self._batch.records
+        self._bytes_left = self._batch.size_bytes
+
+
+Lane = HashedLane | StickyLane
+Lanes = dict[bytes | str, Lane]
+
+
+def lanes_of(router: Router, batch: Batch, counts: Counts) -> Lanes:
+    """A lane for each route of the table, found under the key as bytes and as text."""
+    made: dict[int, Lane] = {}
+    lanes: Lanes = {}
+    for key, plan in router.plans.items():
+        if id(plan) not in made:
+            made[id(plan)] = HashedLane(plan, counts) if plan.ordered else StickyLane(plan, batch)
+        lanes[key] = made[id(plan)]
+    return lanes

@@ -1,0 +1,270 @@
+"""`confluent_kafka.Producer` that sends the records of hot keys where the routing table says.
+
+The path of a record takes no lock, waits for nothing and asks nobody: two dictionary look-ups for a plain
+key, one hash more for a routed one. Tables arrive in the background (_source).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException
+
+from hotkey_sdk import _settings
+from hotkey_sdk._borrow import Borrow
+from hotkey_sdk._lanes import Batch, Counts, Lanes, lanes_of
+from hotkey_sdk._selftest import partitioner_agrees
+from hotkey_sdk._source import TableSource
+from hotkey_sdk._stats import ProducerStats, SourceStats
+from hotkey_sdk._store import RedisStore
+from hotkey_sdk.routing.report import Role
+from hotkey_sdk.routing.router import Destination, Dimensions, Router
+
+_ANY = -1  # librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses
+_IDENTIFY_SECONDS = 1.0
+_GONE = (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)
+
+DeliveryCallback = Callable[[KafkaError | None, confluent_kafka.Message], None]
+HeadersLike = Any  # what confluent_kafka takes: a dict, or a list of (name, value)
+
+# Bound here once: `super().produce` costs a look-up and an object for every record.
+_produce = confluent_kafka.Producer.produce
+_produce_batch = confluent_kafka.Producer.produce_batch
+
+
+class _Lanes:
+    """The lanes of every topic that the producer has written to; all that its threads share."""
+
+    def __init__(self, batch: Batch, durable: bool) -> None:
+        self.by_topic: dict[str, Lanes] = {}
+        self.counts = Counts()
+        self._batch = batch
+        self._durable = durable
+
+    def adopt(self, topic: str, router: Router) -> None:
+        """Replace the topic's lanes in one step: a record is routed by the old table or by the new one."""
+        lanes = lanes_of(router, self._batch, self.counts)
+        if not self._durable:
+            elsewhere = {route.key for route in router.table.routes if route.topic != topic}
+            lanes = {key: lane for key, lane in lanes.items() if _as_bytes(key) not in elsewhere}
+            self.counts.not_durable += len(elsewhere)
+        self.by_topic[topic] = lanes
+
+
+class ProducerRouting:
+    """What a producer tells of its routing, at `producer.hotkey`."""
+
+    def __init__(self, lanes: _Lanes, source: TableSource | None) -> None:
+        self._lanes = lanes
+        self._source = source
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there was any `hotkey.*` setting."""
+        return self._source is not None
+
+    def stats(self) -> ProducerStats:
+        """The counters as they are now."""
+        counts = self._lanes.counts
+        return ProducerStats(
+            routed=counts.routed,
+            missing_dimension=counts.missing_dimension,
+            fell_back=counts.fell_back,
+            not_durable=counts.not_durable,
+            source=self._source.stats() if self._source else SourceStats(),
+            partitioner_agrees=partitioner_agrees.known() if self._source else None,
+        )
+
+
+class Producer(confluent_kafka.Producer):
+    """A drop-in for `confluent_kafka.Producer`.
+
+    Takes the same configuration, and under `hotkey.` its own (docs/protocol.md lists it). Without any setting
+    of its own it does nothing but hand on. Raises `SettingsError` for a wrong setting of hotkey, and what
+    `confluent_kafka.Producer` raises for the others.
+
+    What it promises of order: the records of one Producer object with the same key and the same values of the
+    route's dimensions stay in the order they were sent in, between two route changes.
+    """
+
+    hotkey: ProducerRouting
+
+    def __init__(self, config: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
+        kafka, rest, settings = _settings.split(config, keywords)
+        if settings is not None:
+            kafka |= _settings.producer_defaults({**kafka, **rest})
+        if config is None:
+            super().__init__(**{**kafka, **rest})
+        else:
+            super().__init__(kafka, **rest)
+        given = {**kafka, **rest}
+        lanes = _Lanes(Batch.of(given), _settings.is_durable(given))
+        self._by_topic = lanes.by_topic
+        self._counts = lanes.counts
+        self._source: TableSource | None = None
+        if settings is not None:
+            self._borrow = Borrow(self)
+            self._source = _start(self._borrow, settings, lanes)
+            weakref.finalize(self, self._source.stop)
+            self._source.follow(settings.topics)
+        self.hotkey = ProducerRouting(lanes, self._source)
+
+    def produce(
+        self,
+        topic: str,
+        value: str | bytes | None = None,
+        key: str | bytes | None = None,
+        partition: int = _ANY,
+        callback: DeliveryCallback | None = None,
+        on_delivery: DeliveryCallback | None = None,
+        timestamp: int = 0,
+        headers: HeadersLike | None = None,
+        dimensions: Dimensions | None = None,
+    ) -> None:
+        """As `confluent_kafka.Producer.produce`; `dimensions` are the record's attributes beside its key.
+
+        A record of a routed key goes to its shard, unless `partition` was given. The callback's message then
+        shows the shard's record key (`nike:7`). A dimension that is neither given nor readable (header, time)
+        counts as empty.
+        """
+        try:
+            lane = self._by_topic[topic].get(key) if key is not None else None
+        except (KeyError, TypeError):
+            self._meet(topic)
+            lane = None
+        if lane is None or partition != _ANY:
+            _produce(self, topic, value, key, partition, callback, on_delivery, timestamp, headers)
+            return
+        to = lane.choose(value, dimensions, headers, timestamp)
+        self._counts.routed += 1
+        shard_key = key if to.key is None else to.key
+        try:
+            _produce(
+                self, to.topic, value, shard_key, to.partition, callback, on_delivery, timestamp, headers
+            )
+        except KafkaException as error:
+            if not _is_gone(error):
+                raise
+            self._counts.fell_back += 1
+            _produce(self, topic, value, key, partition, callback, on_delivery, timestamp, headers)
+
+    def produce_batch(
+        self,
+        topic: str,
+        messages: list[dict[str, Any]],
+        partition: int = _ANY,
+        callback: DeliveryCallback | None = None,
+        on_delivery: DeliveryCallback | None = None,
+        dimensions: Dimensions | None = None,
+    ) -> int:
+        """As `confluent_kafka.Producer.produce_batch`; a message may hold `dimensions` of its own.
+
+        Like the original it knows no headers, so a dimension that stands in a header has to be given.
+        """
+        try:
+            lanes = self._by_topic[topic]
+        except (KeyError, TypeError):
+            self._meet(topic)
+            lanes = {}
+        if not lanes or partition != _ANY or not isinstance(messages, list):
+            return _produce_batch(self, topic, messages, partition, callback, on_delivery)
+        sent = 0
+        for to_topic, batch in self._routed_batches(topic, messages, lanes, dimensions).items():
+            copies = [copy for _, copy in batch]
+            try:
+                sent += _produce_batch(self, to_topic, copies, partition, callback, on_delivery)
+            finally:
+                _return_errors(batch)
+        return sent
+
+    def close(self) -> bool:
+        """As `confluent_kafka.Producer.close`; withdraws the producer's report too."""
+        self._leave()
+        return super().close()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> bool | None:
+        self._leave()
+        return super().__exit__(exc_type, exc_value, exc_traceback)
+
+    def _meet(self, topic: object) -> None:
+        """Follow a topic at its first record; what is no topic name is left to the Kafka client to refuse."""
+        if isinstance(topic, str) and topic not in self._by_topic:
+            self._by_topic[topic] = {}
+            if self._source is not None:
+                self._source.follow((topic,))
+
+    def _routed_batches(
+        self, topic: str, messages: list[dict[str, Any]], lanes: Lanes, dimensions: Dimensions | None
+    ) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
+        batches: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+        for message in messages:
+            to = _choose(message, lanes, dimensions)
+            if to is None:
+                batches.setdefault(topic, []).append((message, message))
+                continue
+            self._counts.routed += 1
+            copy = {**message, "partition": to.partition}
+            if to.key is not None:
+                copy["key"] = to.key
+            batches.setdefault(to.topic, []).append((message, copy))
+        return batches
+
+    def _leave(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._borrow.end()
+
+
+def _start(borrow: Borrow[Producer], settings: _settings.Settings, lanes: _Lanes) -> TableSource:
+    def identify() -> str | None:
+        with borrow() as producer:
+            try:
+                return producer.cluster_id(_IDENTIFY_SECONDS) if producer is not None else None
+            except (KafkaException, RuntimeError):
+                return None  # not yet connected, or closed
+
+    return TableSource(
+        settings,
+        Role.PRODUCER,
+        store=lambda: RedisStore(settings.redis_url),
+        identify=identify,
+        adopt=lanes.adopt,
+        each_turn=partitioner_agrees.once,
+    )
+
+
+def _choose(message: dict[str, Any], lanes: Lanes, dimensions: Dimensions | None) -> Destination | None:
+    """Where a message of a batch goes; None: nowhere else, or it is no message and the client will say so."""
+    if not isinstance(message, dict) or message.get("partition", _ANY) != _ANY:
+        return None
+    key = message.get("key")
+    lane = lanes.get(key) if isinstance(key, str | bytes) else None
+    if lane is None:
+        return None
+    value, timestamp = message.get("value"), message.get("timestamp", 0)
+    own = message.get("dimensions", dimensions)
+    return lane.choose(value, own, None, timestamp if isinstance(timestamp, int) else 0)
+
+
+def _return_errors(batch: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    for message, copy in batch:
+        if copy is not message and "_error" in copy:
+            message["_error"] = copy["_error"]
+
+
+def _is_gone(error: KafkaException) -> bool:
+    cause = error.args[0] if error.args else None
+    return isinstance(cause, KafkaError) and cause.code() in _GONE
+
+
+def _as_bytes(key: str | bytes) -> bytes:
+    return key.encode() if isinstance(key, str) else key

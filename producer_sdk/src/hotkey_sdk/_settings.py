@@ -1,0 +1,204 @@
+"""The settings under `hotkey.` in a client's constructor dict, taken out and checked.
+
+What is left is what the Kafka client gets. It opens no connection; the one thing it reads is a file
+of public keys.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hotkey_sdk.routing.envelope import KeyFormatError, PublicKeys
+
+PREFIX = "hotkey."
+_FILE = "file:"
+_KNOWN = (
+    "hotkey.redis.url",
+    "hotkey.public.keys",
+    "hotkey.allow.unsigned",
+    "hotkey.topics",
+    "hotkey.cluster.id",
+    "hotkey.client.id",
+    "hotkey.poll.interval.ms",
+)
+_AGREEING_PARTITIONERS = ("murmur2_random", "murmur2")
+
+
+class SettingsError(ValueError):
+    """A setting of the client is wrong; the text names it and says what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a client was told of hotkey. `cluster_id` None: ask the Kafka cluster."""
+
+    redis_url: str
+    client_id: str
+    public_keys: PublicKeys
+    allow_unsigned: bool = False
+    topics: tuple[str, ...] = ()
+    cluster_id: str | None = None
+    poll_interval_seconds: float = 1.0
+
+
+def split(
+    config: Mapping[str, Any] | None, keywords: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], Settings | None]:
+    """The Kafka client's dict and keywords, and the settings of hotkey; None when there is not one.
+
+    Keywords win over the dict, as they do in confluent_kafka. Raises `SettingsError`.
+    """
+    merged = {**(config or {}), **keywords}
+    own = {name: value for name, value in merged.items() if _is_own(name)}
+    kafka = {name: value for name, value in (config or {}).items() if not _is_own(name)}
+    rest = {name: value for name, value in keywords.items() if not _is_own(name)}
+    if not own:
+        return kafka, rest, None
+    return kafka, rest, _parse(own, str(merged.get("client.id", "rdkafka")))
+
+
+def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    """What a routing producer adds to `kafka`: the partitioner, and idempotence with all acks.
+
+    Where the caller chose acks or retries that idempotence forbids, the choice stands and idempotence is left
+    alone. Raises `SettingsError` when the caller's partitioner puts keys elsewhere than Java's.
+    """
+    topic_level = kafka.get("default.topic.config") or {}
+    for place, values in (("", kafka), ("default.topic.config: ", topic_level)):
+        found = values.get("partitioner")
+        if found is not None and found not in _AGREEING_PARTITIONERS:
+            raise SettingsError(
+                f"{place}partitioner is {found!r}, but hotkey's plans hold for the Java client's: "
+                "leave it out, or set murmur2_random"
+            )
+    given = {**topic_level, **kafka}
+    added: dict[str, Any] = {}
+    if "partitioner" not in given:
+        added["partitioner"] = "murmur2_random"
+    if "enable.idempotence" not in given and _allows_idempotence(given):
+        added["enable.idempotence"] = True
+        if not {"acks", "request.required.acks"} & given.keys():
+            added["acks"] = "all"
+    return added
+
+
+def consumer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    """What a consumer that follows read sets adds to `kafka`; topic auto-creation is a `SettingsError`."""
+    name = "allow.auto.create.topics"
+    if _flag(name, kafka.get(name, False)):
+        raise SettingsError(
+            f"{name} is true, but a topic that was deleted would come back empty: leave it out"
+        )
+    return {name: False}
+
+
+def is_cooperative(kafka: Mapping[str, Any]) -> bool:
+    """Whether a consumer with this configuration rebalances incrementally."""
+    return str(kafka.get("group.protocol", "classic")).lower() == "consumer" or "cooperative" in str(
+        kafka.get("partition.assignment.strategy", "")
+    )
+
+
+def is_durable(kafka: Mapping[str, Any]) -> bool:
+    """Whether a producer with this configuration is idempotent and waits for all replicas."""
+    given = {**(kafka.get("default.topic.config") or {}), **kafka}
+    return _flag("enable.idempotence", given.get("enable.idempotence", False)) or "transactional.id" in given
+
+
+def _is_own(name: object) -> bool:
+    return isinstance(name, str) and name.startswith(PREFIX)
+
+
+def _parse(own: Mapping[str, Any], client_name: str) -> Settings:
+    unknown = sorted(set(own) - set(_KNOWN))
+    if unknown:
+        raise SettingsError(f"unknown setting {unknown[0]}; there are {', '.join(_KNOWN)}")
+    url = own.get("hotkey.redis.url")
+    if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
+        raise SettingsError(
+            f"hotkey.redis.url is {url!r}, expected a URL such as redis://host:6379 (or rediss://, unix://)"
+        )
+    allow_unsigned = _flag("hotkey.allow.unsigned", own.get("hotkey.allow.unsigned", False))
+    keys = _public_keys(own.get("hotkey.public.keys"))
+    if not keys.by_id and not allow_unsigned:
+        raise SettingsError(
+            "hotkey.public.keys is missing: set it to the text of `public.keys` in the operator's signing "
+            "Secret, "
+            "or to file:PATH (or set hotkey.allow.unsigned=true where tables are not signed)"
+        )
+    return Settings(
+        redis_url=url,
+        client_id=str(own.get("hotkey.client.id") or _client_id(client_name)),
+        public_keys=keys,
+        allow_unsigned=allow_unsigned,
+        topics=_topics(own.get("hotkey.topics", ())),
+        cluster_id=str(own["hotkey.cluster.id"]) if own.get("hotkey.cluster.id") else None,
+        poll_interval_seconds=_milliseconds(own.get("hotkey.poll.interval.ms", 1000)) / 1000,
+    )
+
+
+def _public_keys(text: object) -> PublicKeys:
+    if text is None:
+        return PublicKeys()
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    if not isinstance(text, str):
+        raise SettingsError(f"hotkey.public.keys is {text!r}, expected lines `keyId:base64` or file:PATH")
+    try:
+        return PublicKeys.parse(
+            Path(text.removeprefix(_FILE)).read_text() if text.startswith(_FILE) else text
+        )
+    except (KeyFormatError, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"hotkey.public.keys: {error}") from None
+
+
+def _topics(value: object) -> tuple[str, ...]:
+    names: Iterable[object] = value.split(",") if isinstance(value, str) else ()
+    if isinstance(value, list | tuple | set | frozenset):
+        names = value
+    elif not isinstance(value, str):
+        raise SettingsError(f"hotkey.topics is {value!r}, expected a list of topic names")
+    return tuple(str(name).strip() for name in names if str(name).strip())
+
+
+def _milliseconds(value: object) -> int:
+    try:
+        found = int(str(value))
+    except ValueError:
+        found = 0
+    if not 50 <= found <= 3_600_000:
+        raise SettingsError(f"hotkey.poll.interval.ms is {value!r}, expected 50 to 3600000")
+    return found
+
+
+def _flag(name: str, value: object) -> bool:
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off", ""):
+        return False
+    raise SettingsError(f"{name} is {value!r}, expected true or false")
+
+
+def _allows_idempotence(given: Mapping[str, Any]) -> bool:
+    acks = [str(given[name]) for name in ("acks", "request.required.acks") if name in given]
+    retries = [given[name] for name in ("retries", "message.send.max.retries") if name in given]
+    in_flight = [
+        given[name] for name in ("max.in.flight", "max.in.flight.requests.per.connection") if name in given
+    ]
+    return (
+        all(value in ("all", "-1") for value in acks)
+        and all(str(value) != "0" for value in retries)
+        and all(str(value).isdecimal() and int(value) <= 5 for value in in_flight)
+        and given.get("queuing.strategy", "fifo") == "fifo"
+    )
+
+
+def _client_id(client_name: str) -> str:
+    return f"{client_name}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
