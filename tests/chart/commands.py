@@ -64,8 +64,8 @@ def manifests(text: str) -> list[Manifest]:
 
 
 def stream(objects: Iterable[Mapping[str, Any]]) -> str:
-    """The objects as a YAML stream."""
-    return yaml.safe_dump_all([dict(each) for each in objects])
+    """The objects one after the other, as kubectl reads them."""
+    return "\n".join(json.dumps(each) for each in objects)
 
 
 def only(objects: Iterable[Manifest], kind: str, name: str | None = None) -> Manifest:
