@@ -53,6 +53,9 @@ class Turn:
             observation = await gather(self._ports, self._ref, self.spec, self.memory, now, seed, rival=rival)
         except Unavailable as error:
             return Outcome(failure=str(error))
+        former = _former_policy(observation, self.spec)
+        if former is not None:
+            return Outcome(observation, failure=former)
         decision, memory = decide(self.spec, observation, self.memory)
         applied = await apply(self._ports, self._ref, decision)
         self._learn(memory, applied, now)
@@ -95,6 +98,17 @@ class Turn:
         if applied.unwritten is not None:
             raise Unavailable(applied.unwritten)
         return Outcome(observation, decision, applied, applied.unpublished)
+
+
+def _former_policy(observation: Observation, spec: PolicySpec) -> str | None:
+    """Why the object is not ours yet: a deleted policy of the same name left it for another topic."""
+    stored = observation.stored
+    if stored is None or not stored.tombstone or stored.table.stream.topic == spec.topic:
+        return None
+    return (
+        f"the RoutingTable still returns topic {stored.table.stream.topic} to plain keys for a deleted policy of "
+        "the same name; it goes once Redis has it"
+    )
 
 
 async def bury(ports: Ports, ref: PolicyRef, stored: StoredTable) -> bool:

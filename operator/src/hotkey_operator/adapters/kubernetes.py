@@ -100,7 +100,7 @@ class KubernetesTables(_Api):
             if error.status == 404 and resource_version is None:
                 raise Unavailable(f"Kubernetes: cannot {what}: {_words(error)}") from error
             raise Conflict(f"RoutingTable {ref} was written by someone else: {_words(error)}") from error
-        return StoredTable(table, found["metadata"]["resourceVersion"])
+        return StoredTable(table, found["metadata"]["resourceVersion"], tombstone)
 
     async def delete(self, ref: PolicyRef, resource_version: str) -> None:
         only = client.V1DeleteOptions(preconditions=client.V1Preconditions(resource_version=resource_version))
@@ -218,7 +218,9 @@ def _stored(ref: PolicyRef, found: Mapping[str, Any]) -> StoredTable:
             f"RoutingTable {ref} holds no valid table ({error}): delete it, and the operator makes a new one "
             "from what Redis holds"
         ) from None
-    return StoredTable(table, found["metadata"]["resourceVersion"])
+    metadata = found["metadata"]
+    is_tombstone = (metadata.get("labels") or {}).get(TOMBSTONE_LABEL) == "true"
+    return StoredTable(table, metadata["resourceVersion"], is_tombstone)
 
 
 def _readable(items: Sequence[Mapping[str, Any]]) -> list[tuple[PolicyRef, StoredTable]]:

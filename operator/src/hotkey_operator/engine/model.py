@@ -50,10 +50,14 @@ class EndOffsets:
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:
-    """The truth: the table in the RoutingTable object, and the version to compare and set against."""
+    """The truth: the table in the RoutingTable object, and the version to compare and set against.
+
+    `tombstone`: it was left by a policy that was deleted.
+    """
 
     table: Table
     resource_version: str
+    tombstone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
