@@ -1,18 +1,80 @@
-"""One turn's decision: pure, from what was seen and remembered to what to do and what to tell."""
+"""One turn's decision: pure, from what was seen and remembered to what to do and what to tell.
+
+The parts: memory (what was learned), guards (may this policy act at all), truth (which table must stand),
+routing (what becomes of the routes), told (verdicts, conditions, Events). Here they are put in order.
+"""
 
 from __future__ import annotations
 
-from hotkey_operator.engine.memory import Memory
-from hotkey_operator.engine.model import Decision, Observation
+from dataclasses import replace
+
+import msgspec
+
+from hotkey_operator.engine import cooling, routing, told
+from hotkey_operator.engine.guards import gate
+from hotkey_operator.engine.memory import Memory, learned
+from hotkey_operator.engine.model import Action, Decision, Observation, PublishTable, TopicFacts, WriteTable
 from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.truth import Standing, at_next_epoch, standing
+from hotkey_sdk.routing.table import Table
 
 
 def decide(spec: PolicySpec, observation: Observation, memory: Memory) -> tuple[Decision, Memory]:
-    """What to do now, and what the next turn must remember."""
-    return Decision((), Reason.STEADY, "no partition is over the trigger"), memory
+    """What to do now, and what the next turn must remember. Never raises, whatever was observed."""
+    memory = learned(memory, spec, observation)
+    stop = gate(spec, observation)
+    if stop is not None or observation.topic is None:
+        reason, message = (stop.reason, stop.message) if stop else (Reason.TOPIC_NOT_FOUND, "no topic")
+        actions = () if reason is Reason.ANOTHER_POLICY else _republished(observation)
+        decision = Decision(actions, reason, message, summary=told.summary(observation, memory))
+        return told.idle(spec, decision, observation, memory)
+    return _govern(spec, observation, observation.topic, memory)
+
+
+def _govern(
+    spec: PolicySpec, observation: Observation, topic: TopicFacts, memory: Memory
+) -> tuple[Decision, Memory]:
+    stands = standing(spec, observation, topic)
+    s = Situation.of(spec, observation.at, topic, stands.table, memory)
+    s = replace(s, memory=cooling.watched(s))
+    outcome = routing.route(s)
+    table = _table(s, observation, stands, outcome)
+    written = table if table != (observation.stored.table if observation.stored else None) else None
+    actions = _republished(observation) if written is None else _written(written, observation)
+    decision = Decision(actions, outcome.reason, outcome.message, summary=told.summary(observation, s.memory))
+    return told.governing(s, decision, observation, outcome, written)
+
+
+def _table(s: Situation, observation: Observation, stands: Standing, outcome: routing.Outcome) -> Table:
+    """The standing table with the outcome's routes, under the next epoch where that changes it."""
+    routes = outcome.routes if s.spec.acts or s.spec.suspend else stands.table.routes
+    if routes == stands.table.routes:
+        return stands.table
+    return at_next_epoch(
+        msgspec.structs.replace(stands.table, routes=routes, partitions=s.topic.partitions), observation
+    )
+
+
+def _written(table: Table, observation: Observation) -> tuple[Action, ...]:
+    version = observation.stored.resource_version if observation.stored else None
+    return WriteTable(table, version), PublishTable(table, over=observation.published.garbage)
+
+
+def _republished(observation: Observation) -> tuple[Action, ...]:
+    """Publish the object's table where something else, or nothing, stands in Redis."""
+    stored, published = observation.stored, observation.published
+    if stored is None or not published.reachable or published.table == stored.table:
+        return ()
+    return (PublishTable(stored.table, over=published.garbage),)
 
 
 def retire(observation: Observation) -> Decision:
     """Return the stream of a deleted policy to plain keys: a higher epoch, no routes, the same read set."""
-    return Decision((), Reason.RETURNED, "nothing was routed")
+    held = observation.stored.table if observation.stored else observation.published.table
+    if held is None or observation.rival is not None:
+        return Decision((), Reason.RETURNED, "the stream has no table of this policy")
+    table = at_next_epoch(msgspec.structs.replace(held, routes=()), observation)
+    message = f"{held.stream.topic} is back to plain keys under epoch {table.epoch}"
+    return Decision(_written(table, observation), Reason.RETURNED, message)

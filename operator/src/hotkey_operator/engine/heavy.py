@@ -38,11 +38,14 @@ class Fraction:
 
 @dataclass(frozen=True, slots=True)
 class RungEvidence:
-    """How a key's records spread over one rung: `visible` of `records` carried every dimension of it."""
+    """How a key's records spread over one rung: `visible` of `records` carried every dimension of it.
+
+    `top`: the most frequent values with their counts; a missing one is empty text, as the slot hash takes it.
+    """
 
     records: int
     visible: int
-    top: tuple[tuple[Values, int], ...]  # the most frequent values with their counts
+    top: tuple[tuple[Values, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +164,10 @@ def _rungs(
 
 
 def _rung(dimensions: Sequence[Mapping[str, str]], rung: Rung) -> RungEvidence:
-    values = Counter(
-        tuple(found[name] for name in rung) for found in dimensions if all(name in found for name in rung)
-    )
+    values = Counter(tuple(found.get(name, "") for name in rung) for found in dimensions)
+    visible = sum(all(name in found for name in rung) for found in dimensions)
     top = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:VALUES_KEPT]
-    return RungEvidence(len(dimensions), sum(values.values()), tuple(top))
+    return RungEvidence(len(dimensions), visible, tuple(top))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,27 +232,37 @@ def weights(route: Route) -> dict[int, float]:
     return {partition: count / len(route.slots) for partition, count in sorted(partitions.items())}
 
 
-def top_values(
-    evidence: Mapping[int, Evidence], load: KeyLoad, rung: Rung
-) -> list[tuple[Values, float, int]]:
-    """The biggest values of a key's rung, with their part of the key and the records that showed them."""
+@dataclass(frozen=True, slots=True)
+class ValuePart:
+    """A value of a rung: its part of the key, and the sampled records that showed it."""
+
+    values: Values
+    part: Fraction
+    records: int
+
+
+def top_values(evidence: Mapping[int, Evidence], load: KeyLoad, rung: Rung) -> list[ValuePart]:
+    """The biggest values of a key's rung, the biggest first."""
     parts: dict[Values, float] = {}
     counts: Counter[Values] = Counter()
-    whole = sum(load.on.values())
+    whole, records = sum(load.on.values()), 0
     for partition, on in load.on.items():
         found = evidence[partition].keys[load.key].rungs.get(rung)
-        if found is None or not found.visible or whole <= 0:
+        if found is None or not found.records or whole <= 0:
             continue
+        records += found.records
         for values, count in found.top:
-            parts[values] = parts.get(values, 0.0) + count / found.visible * on / whole
+            parts[values] = parts.get(values, 0.0) + count / found.records * on / whole
             counts[values] += count
-    return sorted(
-        ((values, part, counts[values]) for values, part in parts.items()), key=lambda v: (-v[1], v[0])
-    )
+    found_values = [
+        ValuePart(values, Fraction(part, math.sqrt(max(0.0, part * (1 - part)) / records)), counts[values])
+        for values, part in parts.items()
+    ]
+    return sorted(found_values, key=lambda value: (-value.part.value, value.values))
 
 
 def visibility(evidence: Mapping[int, Evidence], key: bytes, rung: Rung) -> Fraction | None:
-    """The part of a key's sampled records that carried every dimension of `rung`; None: none was looked at."""
+    """The part of a key's sampled records that carried all of `rung`; None: none was looked at."""
     mine = [seen.keys[key].rungs for seen in evidence.values() if key in seen.keys]
     found = [rungs[rung] for rungs in mine if rung in rungs]
     records = sum(rung_evidence.records for rung_evidence in found)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from hotkey_operator.engine.heavy import Evidence
-from hotkey_operator.engine.model import EndOffsets
+from hotkey_operator.engine.heavy import Attribution, Evidence, digest
+from hotkey_operator.engine.model import EndOffsets, Observation
+from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.spec import PolicySpec
+from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import Table
+
+TABLES_KEPT = 8  # to attribute what was sent under an earlier one
+NATURAL_KEYS_KEPT = 4_096
+CHANGES_SECONDS = 60.0
+EVIDENCE_SECONDS = 15.0  # older samples say nothing of the keys of now
+MIXED_SECONDS = 2.0  # after a change a sample holds records of before and after
+_LIKE_A_SHARD = re.compile(rb".*:[0-9]{1,10}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +27,13 @@ class Memory:
     """All times are unix seconds of the observation that saw it. `Memory()` is a fresh start.
 
     `history`: end offsets, oldest first, of one topic with one partition count. `evidence`: the last sample
-    of a partition, digested. `over_since`: partitions over the trigger. `cool_since`: routed keys that could be
-    merged back. `table`: the last table seen in the object; `previous`: those before it, newest last.
+    of a partition, digested. `over_since`: partitions over the trigger. `cool_since`: routed keys that could
+    be merged back. `table`: the last table seen in the object; `previous`: those before it, newest last.
     `changed_at`: when a key's route was seen to change. `changes`: route changes of the last minute.
     `natural_keys`: sampled keys that could be mistaken for a shard's. `told`: when an Event was last given.
     """
 
-    history: tuple[EndOffsets, ...] = ()
+    history: History = ()
     evidence: Mapping[int, Evidence] = field(default_factory=dict)
     over_since: Mapping[int, float] = field(default_factory=dict)
     cool_since: Mapping[bytes, float] = field(default_factory=dict)
@@ -32,3 +43,90 @@ class Memory:
     changes: tuple[float, ...] = ()
     natural_keys: frozenset[bytes] = frozenset()
     told: Mapping[Reason, float] = field(default_factory=dict)
+
+    def fresh_evidence(self, at: float) -> dict[int, Evidence]:
+        """The samples that still say something at `at`."""
+        return {p: seen for p, seen in self.evidence.items() if at - seen.at <= EVIDENCE_SECONDS}
+
+
+def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memory:
+    """The memory with what this turn saw: the table first, for samples are attributed through it."""
+    memory = _table_seen(memory, observation)
+    if observation.ends is not None:
+        memory = _ends_seen(memory, observation.ends)
+    return _samples_seen(memory, spec, observation)
+
+
+def _table_seen(memory: Memory, observation: Observation) -> Memory:
+    at = observation.at
+    table = observation.stored.table if observation.stored else None
+    changes = tuple(change for change in memory.changes if at - change < CHANGES_SECONDS)
+    if table is None or table == memory.table:
+        return replace(memory, changes=changes)
+    if memory.table is None:
+        return replace(memory, table=table, changes=changes)
+    changed = changed_keys(memory.table, table)
+    return replace(
+        memory,
+        table=table,
+        previous=(*memory.previous, memory.table)[-TABLES_KEPT:],
+        changed_at={**memory.changed_at, **dict.fromkeys(changed, at)},
+        changes=(*changes, at) if changed else changes,
+        cool_since={key: since for key, since in memory.cool_since.items() if key not in changed},
+    )
+
+
+def changed_keys(old: Table, new: Table) -> list[bytes]:
+    """The keys whose route is not the same in both tables."""
+    keys = {route.key for route in (*old.routes, *new.routes)}
+    return sorted(key for key in keys if old.route(key) != new.route(key))
+
+
+def _ends_seen(memory: Memory, ends: EndOffsets) -> Memory:
+    history = extended(memory.history, ends)
+    if len(history) > 1 or not memory.history:
+        return replace(memory, history=history)
+    return replace(memory, history=history, evidence={}, over_since={}, cool_since={})
+
+
+def _samples_seen(memory: Memory, spec: PolicySpec, observation: Observation) -> Memory:
+    at = observation.at
+    published = observation.published.table
+    tables = [
+        *memory.previous,
+        *([published] if published else []),
+        *([memory.table] if memory.table else []),
+    ]
+    whose = Attribution.of(tables)
+    digests = {sample.partition: digest(sample, at, whose, spec.spread.by) for sample in observation.samples}
+    evidence = {**memory.evidence, **{p: seen for p, seen in digests.items() if seen is not None}}
+    mixed = _mixed_partitions(memory, at)
+    sampled = (record.key for sample in observation.samples for run in sample.runs for record in run)
+    return replace(
+        memory,
+        evidence={p: seen for p, seen in sorted(evidence.items()) if p not in mixed},
+        natural_keys=_with_natural(memory.natural_keys, sampled, whose),
+    )
+
+
+def _mixed_partitions(memory: Memory, at: float) -> set[int]:
+    """The partitions whose samples hold records of before and after a change of their routes."""
+    tables = [table for table in (memory.table, *memory.previous[-1:]) if table is not None]
+    mixed = set()
+    for key, since in memory.changed_at.items():
+        if 0 <= at - since < MIXED_SECONDS:
+            for table in tables:
+                mixed.add(partition_for(key, table.partitions))
+                route = table.route(key)
+                mixed.update(shard.partition for shard in (route.shards if route else ()))
+    return mixed
+
+
+def _with_natural(
+    known: frozenset[bytes], sampled: Iterable[bytes | None], whose: Attribution
+) -> frozenset[bytes]:
+    new = {
+        key for key in sampled if key is not None and key not in whose.owners and _LIKE_A_SHARD.fullmatch(key)
+    }
+    kept = known | new
+    return kept if len(kept) <= NATURAL_KEYS_KEPT else frozenset(sorted(kept)[:NATURAL_KEYS_KEPT])

@@ -24,13 +24,15 @@ SLOTS_AT_MOST = 16_384  # 32 KiB in the table
 
 @dataclass(frozen=True, slots=True)
 class HotKey:
-    """A key to place. `load` per second; `values`: values of its dimensions with their part of the key,
-    for those so frequent that their slots are known to be heavier than others."""
+    """A key to place. `load` per second; `home`: where its plain records are, if not where murmur2 says;
+    `values`: values of its dimensions with their part of the key, for those so frequent that their slots are
+    known to be heavier than others."""
 
     key: bytes
     load: float
     by: tuple[str, ...] = ()
     previous: Route | None = None
+    home: int | None = None
     values: tuple[tuple[tuple[str, ...], float], ...] = ()
 
 
@@ -98,7 +100,8 @@ def loads_now(ground: Ground, keys: Sequence[HotKey]) -> list[float]:
     loads = list(ground.background)
     for hot in keys:
         if hot.previous is None:
-            loads[partition_for(hot.key, len(loads))] += hot.load
+            home = partition_for(hot.key, len(loads)) if hot.home is None else hot.home
+            loads[home] += hot.load
             continue
         each = slot_loads(hot, len(hot.previous.slots), ground.seed)
         for slot, index in enumerate(hot.previous.slots):
@@ -198,7 +201,7 @@ def _coldest(loads: Sequence[float]) -> list[int]:
 def _targets(
     loads: Sequence[float], used: set[int], order: Sequence[int], room: int, amount: float, level: float
 ) -> dict[int, float]:
-    """How much of `amount` goes to which partition: those in use and the fewest coldest others, evened out."""
+    """How much of `amount` goes where: to partitions in use and the fewest coldest others, evened out."""
     chosen = sorted(used, key=lambda p: (loads[p], p))
     capacity = sum(max(0.0, level - loads[p]) for p in chosen)
     for partition in order[: max(0, room)]:
@@ -207,7 +210,7 @@ def _targets(
         chosen.append(partition)
         capacity += max(0.0, level - loads[partition])
     if amount <= 0 or not chosen:
-        return {p: 0.0 for p in chosen} or {p: 0.0 for p in order[:1]}
+        return dict.fromkeys(chosen, 0.0) or dict.fromkeys(order[:1], 0.0)
     height = _fill_level(sorted(loads[p] for p in chosen), amount)
     return {p: height - loads[p] for p in chosen if height > loads[p]}
 

@@ -1,4 +1,4 @@
-"""Shard ids are searched, not counted: an id is taken because murmur2 puts `key:id` where the plan wants it."""
+"""Shard ids are searched, not counted: an id is taken because murmur2 puts `key:id` where the plan wants."""
 
 from __future__ import annotations
 

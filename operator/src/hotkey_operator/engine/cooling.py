@@ -1,0 +1,87 @@
+"""Which spread keys have cooled, and which of them may be merged back together now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hotkey_operator.engine import rates
+from hotkey_operator.engine.heavy import KeyLoad, key_loads
+from hotkey_operator.engine.memory import Memory
+from hotkey_operator.engine.pressure import HEAVY, stays_cool
+from hotkey_operator.engine.rates import Rates
+from hotkey_operator.engine.situation import TURN_SECONDS, Situation
+from hotkey_sdk.routing.partitioner import partition_for
+from hotkey_sdk.routing.table import Route
+
+
+def watched(s: Situation) -> Memory:
+    """The memory with the cool keys of this turn: one that is warm again begins anew."""
+    steady = _steady(s)
+    if steady is None:
+        return s.memory
+    cool = [
+        route.key
+        for route in s.table.routes
+        if not s.is_settling(route.key) and _is_cool(s, route, steady, list(steady))
+    ]
+    return replace(s.memory, cool_since={key: s.memory.cool_since.get(key, s.at) for key in cool})
+
+
+def merged_back(s: Situation) -> tuple[Route, ...]:
+    """The routes to take back now: cool for `release.for`, and still so when they come home together."""
+    steady = _steady(s)
+    if steady is None or s.spec.suspend or s.is_rate_limited():
+        return ()
+    since = s.memory.cool_since
+    needed = s.spec.release.for_seconds - TURN_SECONDS
+    due = [
+        route for route in s.table.routes if s.at - since.get(route.key, s.at) >= max(needed, TURN_SECONDS)
+    ]
+    loads, taken = list(steady), []
+    for route in sorted(due, key=lambda route: (_load(s, route, steady).at_most, route.key)):
+        if _is_cool(s, route, steady, loads):
+            loads[_home(s, route)] = _after(s, route, steady, loads)
+            taken.append(route)
+    return tuple(taken)
+
+
+def _is_cool(s: Situation, route: Route, steady: Rates, loads: list[float]) -> bool:
+    """Whether the home partition would stay under the release threshold, or the key is too small to matter.
+
+    Too small: under `release.ratio` of what makes a key heavy. On a stream whose every partition is over the
+    trigger, however evenly, no key would ever come home otherwise.
+    """
+    mean = sum(steady) / len(steady)
+    load = _load(s, route, steady)
+    if load.at_most <= s.spec.release.ratio * HEAVY * mean:
+        return True
+    sizes = [seen.mean_bytes for seen in s.memory.evidence.values()]
+    mean_bytes = sum(sizes) / len(sizes) if sizes else 0.0
+    return stays_cool(s.spec, _after(s, route, steady, loads), mean_bytes, mean)
+
+
+def _after(s: Situation, route: Route, steady: Rates, loads: list[float]) -> float:
+    """Records/s of the key's home partition once the key is back."""
+    home = _home(s, route)
+    load = _load(s, route, steady)
+    return max(0.0, loads[home] - load.on.get(home, 0.0)) + load.at_most
+
+
+def _load(s: Situation, route: Route, steady: Rates) -> KeyLoad:
+    """What the key carries; while no sample says, at most all that its partitions carry."""
+    evidence = s.memory.fresh_evidence(s.at)
+    partitions = {shard.partition for shard in route.shards if shard.partition < len(steady)}
+    known = key_loads(evidence, steady, by_bytes=False, routes={route.key: route}).get(route.key)
+    if known is not None and partitions & set(evidence):
+        return known
+    on = {partition: steady[partition] for partition in sorted(partitions)}
+    return KeyLoad(route.key, sum(on.values()), 0.0, on)
+
+
+def _home(s: Situation, route: Route) -> int:
+    return partition_for(route.key, s.topic.partitions)
+
+
+def _steady(s: Situation) -> Rates | None:
+    steady = rates.over(s.memory.history, rates.STEADY_SECONDS)
+    return steady if steady is not None and len(steady) == s.topic.partitions else None

@@ -1,0 +1,66 @@
+"""Which rung a key takes: the coarsest whose dimensions are seen and whose biggest value still fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hotkey_operator.engine.guards import Stop
+from hotkey_operator.engine.heavy import KeyLoad, Rung, ValuePart, Values, top_values, visibility
+from hotkey_operator.engine.placement import SLOT_LOAD, TARGET
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.situation import Situation
+from hotkey_operator.engine.spec import Ordering
+from hotkey_operator.engine.wording import name, percent
+
+VISIBLE = 0.5  # of a key's records must carry every dimension of a rung
+VALUES_COUNTED = 20  # records of one value, before its slot is believed to be heavier
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The rung to take; `values`: those so frequent that their slots are heavier, and their part of the key."""
+
+    by: Rung
+    values: tuple[tuple[Values, float], ...] = ()
+
+
+def choose(s: Situation, load: KeyLoad) -> Step | Stop:
+    """The rung for a key, or why there is none. A routed key is never moved to a coarser one."""
+    if s.spec.spread.ordering is Ordering.PER_KEY:
+        why = f"key {name(load.key)} is left plain: ordering PerKey allows no shards"
+        return Stop(Reason.ORDERING_FORBIDS, why)
+    if not s.spec.spread.by:
+        return Step(())
+    answers = [_try(s, load, rung) for rung in _rungs(s, load)]
+    steps = [answer for answer in answers if isinstance(answer, Step)]
+    stops = [answer for answer in answers if isinstance(answer, Stop)]
+    if steps:
+        return steps[0]
+    return min(stops, key=lambda stop: stop.reason is Reason.DIMENSIONS_NOT_VISIBLE)
+
+
+def _rungs(s: Situation, load: KeyLoad) -> tuple[Rung, ...]:
+    rungs, route = s.spec.spread.by, s.table.route(load.key)
+    return rungs[rungs.index(route.by) :] if route and route.by in rungs else rungs
+
+
+def _try(s: Situation, load: KeyLoad, rung: Rung) -> Step | Stop:
+    evidence = s.memory.fresh_evidence(s.at)
+    seen = visibility(evidence, load.key, rung)
+    if seen is None or seen.value + seen.bound < VISIBLE:
+        carried = percent(seen.value) if seen else "none"
+        why = (
+            f"key {name(load.key)} is left plain: {carried} of its sampled records carry {' and '.join(rung)}"
+        )
+        return Stop(Reason.DIMENSIONS_NOT_VISIBLE, why)
+    values = top_values(evidence, load, rung)
+    if values and (values[0].part.value - values[0].part.bound) * load.total > TARGET * s.mean:
+        biggest = "/".join(values[0].values) or "the missing value"
+        by, part = " and ".join(rung), percent(values[0].part.value)
+        why = f"key {name(load.key)} cannot be spread by {by}: {biggest} alone is {part} of it"
+        return Stop(Reason.CANNOT_SPREAD, why)
+    return Step(rung, tuple((v.values, v.part.value) for v in values if _is_heavy(s, load, v)))
+
+
+def _is_heavy(s: Situation, load: KeyLoad, value: ValuePart) -> bool:
+    return value.records >= VALUES_COUNTED and value.part.value * load.total > SLOT_LOAD * s.mean

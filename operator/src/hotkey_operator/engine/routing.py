@@ -1,0 +1,210 @@
+"""What becomes of the stream's routes this turn: planned anew, spread, merged back, or left as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from hotkey_operator.engine import ladder
+from hotkey_operator.engine.cooling import merged_back
+from hotkey_operator.engine.guards import Stop, first_stop
+from hotkey_operator.engine.heavy import KeyLoad, weights
+from hotkey_operator.engine.placement import Ground, HotKey, Plan, plan
+from hotkey_operator.engine.rates import STEADY_SECONDS
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.shards import record_keys
+from hotkey_operator.engine.situation import Situation
+from hotkey_operator.engine.wording import count, heat, name, names, part_of, percent, spread
+from hotkey_sdk.routing.codec import TableError, encode
+from hotkey_sdk.routing.table import Route
+
+WORTH = 0.05  # of the hottest partition's load: a plan that gains less is not worth a change
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The routes that shall stand, and why. `refused`: heavy keys without one; `merged`: those taken back."""
+
+    reason: Reason
+    message: str
+    routes: tuple[Route, ...]
+    refused: dict[bytes, Stop] = field(default_factory=dict)
+    merged: tuple[Route, ...] = ()
+
+
+def route(s: Situation) -> Outcome:
+    """The outcome for the stream's routes: first what must change, then heat, then what has cooled."""
+    why = None if s.spec.suspend else s.must_replan()
+    if why is not None:
+        return _replanned(s, why)
+    merged = merged_back(s)
+    kept = tuple(route for route in s.table.routes if route not in merged)
+    stop = first_stop(s)
+    outcome = _spread(s, kept) if stop is None else Outcome(stop.reason, stop.message, kept)
+    if not merged:
+        return outcome
+    if outcome.routes == kept:
+        back = f"{names([route.key for route in merged])} cooled and went back to plain keys"
+        outcome = Outcome(Reason.MERGED_BACK, back, kept, outcome.refused)
+    return Outcome(outcome.reason, outcome.message, outcome.routes, outcome.refused, merged)
+
+
+def _spread(s: Situation, kept: tuple[Route, ...]) -> Outcome:
+    """Plan the heavy keys together with the routed ones, and take the plan if it is worth a change."""
+    moving = [each for each in kept if not s.is_settling(each.key) and each.key in s.keys]
+    still = [each for each in kept if each not in moving]
+    new, refused = _admitted(s, [load for load in s.heavy() if not s.is_settling(load.key)], len(kept))
+    hot = [*new, *(_routed(s, each) for each in moving)]
+    planned = _plan(s, hot, still)
+    routes = tuple(sorted((*still, *planned.routes), key=lambda each: each.key))
+    if planned.gain < WORTH or routes == kept:
+        return _nothing_gained(s, kept, new, refused)
+    fitting, too_big = _within_size(s, routes, {each.key for each in new})
+    refused |= too_big
+    spread_now = [each for each in new if any(route.key == each.key for route in fitting)]
+    if not spread_now:
+        return Outcome(Reason.RESPREAD, _respread_message(s, planned), fitting, refused)
+    return Outcome(Reason.SPREAD, _spread_message(s, spread_now, fitting), fitting, refused)
+
+
+def _admitted(s: Situation, heavy: Sequence[KeyLoad], routed: int) -> tuple[list[HotKey], dict[bytes, Stop]]:
+    """The heavy keys that get a rung and a place within the limit, the biggest first; the others and why."""
+    admitted: list[HotKey] = []
+    refused: dict[bytes, Stop] = {}
+    limit = s.spec.limits.max_hot_keys
+    for load in heavy:
+        step = ladder.choose(s, load)
+        if isinstance(step, Stop):
+            refused[load.key] = step
+        elif routed + len(admitted) >= limit:
+            refused[load.key] = Stop(
+                Reason.TOO_MANY_HOT_KEYS,
+                f"key {name(load.key)} is left plain: limits.maxHotKeys is {limit} and bigger keys have them",
+            )
+        else:
+            home = max(load.on, key=lambda p: (load.on[p], -p))
+            admitted.append(HotKey(load.key, load.total, step.by, None, home, step.values))
+    return admitted, refused
+
+
+def _routed(s: Situation, route: Route) -> HotKey:
+    """A spread key to be placed again; a finer rung only where its own has become too coarse."""
+    load = s.keys[route.key]
+    step = ladder.choose(s, load)
+    if isinstance(step, Stop):
+        return HotKey(route.key, load.total, route.by, route)
+    return HotKey(route.key, load.total, step.by, route, None, step.values)
+
+
+def _plan(s: Situation, hot: Sequence[HotKey], still: Sequence[Route]) -> Plan:
+    """Place the keys over what the partitions carry without them."""
+    background = list(s.loads)
+    for key in hot:
+        for partition, load in _carried(s, key).items():
+            background[partition] -= load
+    return plan(
+        Ground(
+            background=tuple(max(0.0, load) for load in background),
+            topic=s.table.stream.topic,
+            seed=s.table.seed,
+            record_key=s.spec.spread.record_key,
+            max_shards=s.spec.limits.max_shards_per_key,
+            taken=s.memory.natural_keys
+            | frozenset(record_keys(still))
+            | frozenset(key for key in s.keys if b":" in key)
+            | frozenset(each.key for each in still),
+        ),
+        hot,
+    )
+
+
+def _carried(s: Situation, hot: HotKey) -> dict[int, float]:
+    """What a key puts on each partition now: as sampled, and by its slots where nothing was sampled."""
+    load, route = s.keys[hot.key], s.table.route(hot.key)
+    carried = dict(load.on)
+    sampled = s.memory.fresh_evidence(s.at)
+    for partition, weight in (weights(route) if route else {}).items():
+        if partition not in sampled and partition < s.topic.partitions:
+            carried[partition] = load.total * weight
+    return carried
+
+
+def _nothing_gained(
+    s: Situation, kept: tuple[Route, ...], new: Sequence[HotKey], refused: dict[bytes, Stop]
+) -> Outcome:
+    if new:
+        gain = f"{heat(s, s.long_hot[0])}; spreading {names([each.key for each in new])} would gain nothing"
+        return Outcome(Reason.BALANCED, gain, kept, refused)
+    if refused:
+        first = next(iter(refused.values()))
+        return Outcome(first.reason, f"{heat(s, s.long_hot[0])}; {first.message}", kept, refused)
+    if any(each.key in s.keys and s.keys[each.key].total > 0 for each in kept):
+        holding = f"{heat(s, s.long_hot[0])}; the routes stand, planning them anew would gain nothing"
+        return Outcome(Reason.HOLDING, holding, kept)
+    no_key = f"{heat(s, s.long_hot[0])}, but no key of it is big enough to be worth a route"
+    return Outcome(Reason.NO_DOMINANT_KEY, no_key, kept)
+
+
+def _replanned(s: Situation, why: str) -> Outcome:
+    """Plan every route anew in one epoch; a key that carries nothing any more is a plain key again."""
+    unknown = [each for each in s.table.routes if each.key not in s.keys]
+    history = s.memory.history
+    waited = bool(history) and s.at - history[0].at >= STEADY_SECONDS
+    if s.now is None or (unknown and not waited):
+        return Outcome(Reason.WAITING, f"{why}; the routed keys are being measured", s.table.routes)
+    repartitioned = s.table.partitions != s.topic.partitions
+    known = [s.keys[each.key] for each in s.table.routes if each.key in s.keys]
+    biggest_first = sorted(
+        (load for load in known if load.total > 0), key=lambda load: (-load.total, load.key)
+    )
+    admitted, refused = _admitted(s, biggest_first, 0)
+    hot = [_again(s, each, repartitioned) for each in admitted]
+    routes, too_big = _within_size(s, _plan(s, hot, ()).routes, {each.key for each in hot})
+    merged = tuple(each for each in s.table.routes if all(each.key != r.key for r in routes))
+    reason = Reason.REPARTITIONED if repartitioned else Reason.RESPREAD
+    message = f"{why}; {count(len(routes), 'route')} planned anew"
+    return Outcome(reason, message, routes, {**refused, **too_big}, merged)
+
+
+def _again(s: Situation, hot: HotKey, repartitioned: bool) -> HotKey:
+    """The key with what can be kept of its previous route: nothing where the partitions are others."""
+    previous = s.table.route(hot.key)
+    if repartitioned or previous is None:
+        return HotKey(hot.key, hot.load, hot.by, None, None, hot.values)
+    kept = msgspec.structs.replace(previous, record_key=s.spec.spread.record_key)
+    return HotKey(hot.key, hot.load, hot.by, kept, None, hot.values)
+
+
+def _within_size(
+    s: Situation, routes: tuple[Route, ...], droppable: set[bytes]
+) -> tuple[tuple[Route, ...], dict[bytes, Stop]]:
+    """The routes that a table can hold: new ones with the longest slot maps are left out until it fits."""
+    dropped: dict[bytes, Stop] = {}
+    while True:
+        try:
+            encode(msgspec.structs.replace(s.table, routes=routes, partitions=s.topic.partitions))
+            return routes, dropped
+        except TableError as error:
+            left = [each for each in routes if each.key in droppable]
+            if not left:
+                return s.table.routes, dropped
+            last = max(left, key=lambda each: (len(each.key) + len(each.slots), each.key))
+            routes = tuple(each for each in routes if each != last)
+            why = f"key {name(last.key)} is left plain: {error}"
+            dropped[last.key] = Stop(Reason.TOO_MANY_HOT_KEYS, why)
+
+
+def _spread_message(s: Situation, new: Sequence[HotKey], routes: tuple[Route, ...]) -> str:
+    partition = s.long_hot[0]
+    first = max(new, key=lambda each: (each.load, each.key))
+    placed = next(each for each in routes if each.key == first.key)
+    others = [each.key for each in new if each.key != first.key]
+    also = f"; also {names(others)}" if others else ""
+    return f"{heat(s, partition)}; {part_of(s, first.key, first.home or 0)}; {spread(placed)}{also}"
+
+
+def _respread_message(s: Situation, planned: Plan) -> str:
+    less = f"planned anew, which takes {percent(planned.gain)} off the hottest partition"
+    return f"{heat(s, s.long_hot[0])}; {less}"

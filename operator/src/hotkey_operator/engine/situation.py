@@ -1,0 +1,111 @@
+"""One turn's view of the stream: what was seen, with all that guards and planner ask of it worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from hotkey_operator.engine import rates
+from hotkey_operator.engine.heavy import KeyLoad, key_loads
+from hotkey_operator.engine.memory import CHANGES_SECONDS, MIXED_SECONDS, Memory
+from hotkey_operator.engine.model import TopicFacts
+from hotkey_operator.engine.pressure import HEAVY, Load, only_in_bytes, over
+from hotkey_operator.engine.spec import Ordering, PolicySpec
+from hotkey_sdk.routing.table import Route, Table
+
+SETTLE_SECONDS = 4.0  # clients poll once a second; two more turns show the effect in the rates
+TURN_SECONDS = 0.25  # by how much a turn may come early and still count as a second later
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """`now`: fast rates, for the trigger. `steadied`: the best guess of the rates, to plan with; both None
+    while nothing is measured. `hot`: partitions over the trigger, the hottest first. `keys`: what each
+    sampled key carries, in the planning unit, which is bytes where only bytes are too many."""
+
+    spec: PolicySpec
+    at: float
+    topic: TopicFacts
+    table: Table
+    memory: Memory
+    now: Load | None
+    steadied: Load | None
+    hot: tuple[int, ...]
+    by_bytes: bool
+    keys: Mapping[bytes, KeyLoad]
+
+    @classmethod
+    def of(cls, spec: PolicySpec, at: float, topic: TopicFacts, table: Table, memory: Memory) -> Situation:
+        quick = rates.fast(memory.history)
+        if quick is None or len(quick) != topic.partitions:
+            return cls(spec, at, topic, table, memory, None, None, (), False, {})
+        now = Load.of(quick, memory.evidence)
+        steadied = Load.of(rates.steady(memory.history, _steady_since(memory, at)) or quick, memory.evidence)
+        hot = over(spec.trigger, now)
+        by_bytes = only_in_bytes(spec.trigger, now, hot)
+        routes = {route.key: route for route in table.routes}
+        keys = key_loads(memory.fresh_evidence(at), steadied.unit(by_bytes), by_bytes, routes)
+        since = {partition: memory.over_since.get(partition, at) for partition in hot}
+        memory = replace(memory, over_since=since)
+        return cls(spec, at, topic, table, memory, now, steadied, hot, by_bytes, keys)
+
+    @property
+    def loads(self) -> tuple[float, ...]:
+        """The load of each partition to plan with, in the planning unit."""
+        return self.steadied.unit(self.by_bytes) if self.steadied else (0.0,) * self.topic.partitions
+
+    @property
+    def mean(self) -> float:
+        """The load of a mean partition, in the planning unit."""
+        return sum(self.loads) / len(self.loads)
+
+    @property
+    def long_hot(self) -> tuple[int, ...]:
+        """The partitions that have been over the trigger for `trigger.for`."""
+        needed = self.spec.trigger.for_seconds - TURN_SECONDS
+        return tuple(p for p in self.hot if self.at - self.memory.over_since[p] >= needed)
+
+    def is_settling(self, key: bytes) -> bool:
+        """Whether the effect of the key's last change cannot be visible yet."""
+        return 0 <= self.at - self.memory.changed_at.get(key, float("-inf")) < SETTLE_SECONDS
+
+    def heavy(self) -> list[KeyLoad]:
+        """Plain keys on hot partitions that surely carry enough to be worth a route, the biggest first."""
+        return [key for key in self._plain_on_hot() if key.surely >= HEAVY * self.mean]
+
+    def perhaps_heavy(self) -> list[KeyLoad]:
+        """Those of which the sample does not say yet."""
+        return [key for key in self._plain_on_hot() if key.surely < HEAVY * self.mean <= key.at_most]
+
+    def _plain_on_hot(self) -> list[KeyLoad]:
+        plain = [key for key in self.keys.values() if self.table.route(key.key) is None]
+        on_hot = [key for key in plain if any(key.on.get(p, 0.0) > 0 for p in self.long_hot)]
+        return sorted(on_hot, key=lambda key: (-key.total, key.key))
+
+    def must_replan(self) -> str | None:
+        """Why the routes cannot stay as they are, whatever the load; None when they can."""
+        routes, limits = self.table.routes, self.spec.limits
+        if routes and self.table.partitions != self.topic.partitions:
+            return f"the topic has {self.topic.partitions} partitions now, {self.table.partitions} before"
+        if any(not self._is_allowed(route) for route in routes):
+            return "the policy's spread changed"
+        if len(routes) > limits.max_hot_keys or any(
+            len(r.shards) > limits.max_shards_per_key for r in routes
+        ):
+            return "the policy's limits changed"
+        return None
+
+    def _is_allowed(self, route: Route) -> bool:
+        spread = self.spec.spread
+        if spread.ordering is Ordering.PER_KEY or route.record_key is not spread.record_key:
+            return False
+        return route.by in (spread.by or ((),))
+
+    def is_rate_limited(self) -> bool:
+        return len(self.memory.changes) >= self.spec.limits.changes_per_minute
+
+
+def _steady_since(memory: Memory, at: float) -> float:
+    """Readings from before the last change of routes say nothing of the loads of now."""
+    recent = [since for since in memory.changed_at.values() if at - since < CHANGES_SECONDS + MIXED_SECONDS]
+    return max(recent) + MIXED_SECONDS if recent else float("-inf")

@@ -1,0 +1,101 @@
+"""Which table must stand, before any thought of heat: the object, what Redis holds, and the next epoch.
+
+The RoutingTable object is the truth. Redis is its copy, and what a lost object is rebuilt from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from hotkey_operator.engine.model import Observation, TopicFacts
+from hotkey_operator.engine.spec import PolicySpec
+from hotkey_sdk.routing.codec import MAX_INTEGER
+from hotkey_sdk.routing.table import Table
+
+BELIEVABLE_SECONDS = 10 * 366 * 86_400  # a report further ahead of the clock than this is no table's epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The table that must stand now. `why` is None where the object holds it already."""
+
+    table: Table
+    why: str | None
+
+
+def standing(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> Standing:
+    """What the object must hold, under the next epoch where it does not."""
+    content, why = _content(spec, observation, topic)
+    stored = observation.stored.table if observation.stored else None
+    if why is None and stored is not None and content != stored:
+        why = "the policy or the topic changed"
+    if why is None and _epoch_is_behind(observation, content):
+        why = "a higher epoch is in use than the object holds"
+    if why is None:
+        return Standing(content, None)
+    return Standing(at_next_epoch(content, observation), why)
+
+
+def at_next_epoch(table: Table, observation: Observation) -> Table:
+    return msgspec.structs.replace(table, epoch=next_epoch(observation))
+
+
+def next_epoch(observation: Observation) -> int:
+    """max(object, validly signed Redis, clients' reports, unix seconds) + 1.
+
+    The clock only helps after both stores were lost. Reports are not signed: an absurd one is not believed.
+    """
+    stored, published = observation.stored, observation.published.table
+    epochs = [int(observation.at), *_reported(observation)]
+    epochs += [stored.table.epoch] if stored else []
+    epochs += [published.epoch] if published else []
+    return min(max(epochs) + 1, MAX_INTEGER)
+
+
+def _reported(observation: Observation) -> list[int]:
+    believable = observation.at + BELIEVABLE_SECONDS
+    return [report.epoch for report in observation.reports if report.epoch <= believable]
+
+
+def _epoch_is_behind(observation: Observation, table: Table) -> bool:
+    published = observation.published.table
+    if published is not None and published.epoch >= table.epoch and published != table:
+        return True
+    return max(_reported(observation), default=0) > table.epoch
+
+
+def _content(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> tuple[Table, str | None]:
+    stored = observation.stored.table if observation.stored else None
+    if stored is not None and stored.stream == topic.stream:
+        return _adjusted(spec, stored, topic), None
+    published = observation.published.table
+    if published is not None and published.stream == topic.stream:
+        return _adjusted(spec, published, topic), "the object was lost: rebuilt from the published table"
+    epoch = next_epoch(observation)
+    empty = Table.empty(topic.stream, partitions=topic.partitions, epoch=epoch, seed=epoch)
+    return _adjusted(spec, empty, topic), "the stream has no table yet"
+
+
+def _adjusted(spec: PolicySpec, table: Table, topic: TopicFacts) -> Table:
+    """The table with the policy's dimensions, and without routes where there must be none.
+
+    A suspended policy changes nothing. Routes to partitions that are gone go at once; the others keep the
+    partition count that they were planned for, until they are planned anew.
+    """
+    if spec.suspend:
+        return table
+    routes = table.routes if spec.acts and not topic.compacted and topic.partitions > 1 else ()
+    known = {dimension.name for dimension in spec.dimensions}
+    routes = tuple(
+        route
+        for route in routes
+        if set(route.by) <= known and all(shard.partition < topic.partitions for shard in route.shards)
+    )
+    return msgspec.structs.replace(
+        table,
+        dimensions=spec.dimensions,
+        routes=routes,
+        partitions=table.partitions if routes else topic.partitions,
+    )

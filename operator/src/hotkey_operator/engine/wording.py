@@ -1,0 +1,57 @@
+"""What people read: numbers and sentences of verdicts and decisions, in one place."""
+
+from __future__ import annotations
+
+from hotkey_operator.engine.situation import Situation
+from hotkey_sdk.routing.table import Route
+
+KEY_CHARACTERS = 64
+
+
+def name(key: bytes) -> str:
+    """A key as text: what is not UTF-8 escaped, cut where it is long."""
+    text = key.decode("utf-8", "backslashreplace").replace("\n", "\\n") or "(empty)"
+    return text if len(text) <= KEY_CHARACTERS else f"{text[: KEY_CHARACTERS - 1]}…"
+
+
+def names(keys: list[bytes]) -> str:
+    """`a, b and 3 more`."""
+    shown = [name(key) for key in keys[:3]]
+    return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def percent(part: float) -> str:
+    return f"{100 * part:.0f} %" if part >= 0.095 else f"{100 * part:.1f} %"
+
+
+def heat(s: Situation, partition: int) -> str:
+    """`partition 3 takes 4,012 records/s, 9.6 times the mean`."""
+    if s.now is None:
+        return f"partition {partition} is not measured yet"
+    rate, mean = s.now.records[partition], s.now.mean_records
+    times = f", {rate / mean:.1f} times the mean" if mean > 0 else ""
+    size = f" ({s.now.bytes[partition] / 1e6:,.2f} MB/s)" if s.by_bytes and s.now.bytes else ""
+    return f"partition {partition} takes {rate:,.0f} records/s{size}{times}"
+
+
+def part_of(s: Situation, key: bytes, partition: int) -> str:
+    """`key nike is 96 % +- 1 % of it`; of partition `partition`, as sampled."""
+    evidence = s.memory.evidence.get(partition)
+    seen = evidence.keys.get(key) if evidence else None
+    if seen is None:
+        return f"key {name(key)} is part of it"
+    found = seen.bytes if s.by_bytes else seen.records
+    return f"key {name(key)} is {percent(found.value)} +- {percent(found.bound)} of it"
+
+
+def spread(route: Route) -> str:
+    """`spread over 10 shards on 10 partitions; order per key is given up`."""
+    partitions = {shard.partition for shard in route.shards}
+    order = f"order is kept per {' and '.join(route.by)}" if route.by else "order per key is given up"
+    return (
+        f"spread over {count(len(route.shards), 'shard')} on {count(len(partitions), 'partition')}; {order}"
+    )
