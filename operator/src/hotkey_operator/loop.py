@@ -106,8 +106,8 @@ def _former_policy(observation: Observation, spec: PolicySpec) -> str | None:
     if stored is None or not stored.tombstone or stored.table.stream.topic == spec.topic:
         return None
     return (
-        f"the RoutingTable still returns topic {stored.table.stream.topic} to plain keys for a deleted policy of "
-        "the same name; it goes once Redis has it"
+        f"the RoutingTable still returns topic {stored.table.stream.topic} to plain keys for a deleted "
+        "policy of the same name; it goes once Redis has it"
     )
 
 

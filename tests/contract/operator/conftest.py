@@ -1,0 +1,59 @@
+"""Each suite runs on the real part and on the simulation's in-memory part."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+
+from devstack import Stack
+from devstack.tools import kubectl
+from hotkey_operator.adapters.kubernetes import KubernetesTables
+from hotkey_operator.ports import Tables
+from tests.contract.operator.worlds import BrokersWorld, DistributionWorld, KafkaWorld, RedisWorld
+from tests.stack.conftest import stack  # noqa: F401
+
+CRDS = Path(__file__).parents[3] / "crds"
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """One event loop for a test and the adapters that it uses."""
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+@pytest.fixture(params=["kafka"])
+def brokers(request: pytest.FixtureRequest, run: Run) -> Iterator[BrokersWorld]:
+    world: BrokersWorld = KafkaWorld(request.getfixturevalue("stack"))
+    yield world
+    run(world.close())
+
+
+@pytest.fixture(params=["redis"])
+def redis(request: pytest.FixtureRequest, run: Run) -> Iterator[DistributionWorld]:
+    world: DistributionWorld = RedisWorld(request.getfixturevalue("stack"))
+    yield world
+    run(world.close())
+
+
+@pytest.fixture(scope="session")
+def api(stack: Stack) -> Iterator[client.ApiClient]:  # noqa: F811
+    """A client of an API server that knows our resources."""
+    kubeconfig = f"--kubeconfig={stack.kubernetes.kubeconfig}"
+    for arguments in (["apply", "-f", str(CRDS)], ["wait", "--for=condition=Established", "crd", "--all"]):
+        subprocess.run([str(kubectl()), kubeconfig, *arguments], check=True, stdout=subprocess.DEVNULL)
+    made = config.new_client_from_config(str(stack.kubernetes.kubeconfig))  # type: ignore[no-untyped-call]
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["kubernetes"])
+def tables(request: pytest.FixtureRequest) -> Tables:
+    return KubernetesTables(request.getfixturevalue("api"))

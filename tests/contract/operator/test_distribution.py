@@ -1,0 +1,169 @@
+"""`Distribution`: real Redis and the simulation's answer alike, whatever stands there."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from hotkey_operator.ports import PublishedEnvelope
+from hotkey_sdk.routing.report import ClientReport, Role, encode_report
+from hotkey_sdk.routing.table import Stream
+from tests.contract.operator.conftest import Run
+from tests.contract.operator.worlds import DistributionWorld, fresh
+
+GARBAGE: dict[str, Any] = {
+    "a string": b"not a hash",
+    "a list": ["a", "b"],
+    "a hash without an envelope": {"epoch": "5"},
+    "10 MB": {"epoch": "5", "digest": "x", "envelope": b"x" * 10_000_000},
+    "an envelope without an epoch": {"envelope": b"hello"},
+    "an epoch that is no number": {"epoch": "high", "envelope": b"hello"},
+}
+
+
+def stream() -> Stream:
+    return Stream("cluster", fresh("topic"))
+
+
+def held(epoch: int, envelope: bytes) -> PublishedEnvelope:
+    return PublishedEnvelope(epoch, hashlib.sha256(envelope).hexdigest(), envelope)
+
+
+def test_nothing_published_is_none(run: Run, redis: DistributionWorld) -> None:
+    assert run(redis.distribution.read(stream())) is None
+
+
+def test_what_was_published_is_read_back(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        where = stream()
+        assert await redis.distribution.publish(where, 7, b"seven")
+        assert await redis.distribution.read(where) == held(7, b"seven")
+
+    run(scenario())
+
+
+def test_only_a_higher_epoch_replaces_what_stands_there(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        where = stream()
+        assert await redis.distribution.publish(where, 7, b"seven")
+        assert not await redis.distribution.publish(where, 6, b"six")
+        assert await redis.distribution.read(where) == held(7, b"seven")
+        assert await redis.distribution.publish(where, 8, b"eight")
+        assert await redis.distribution.read(where) == held(8, b"eight")
+
+    run(scenario())
+
+
+def test_the_same_epoch_is_accepted_again_only_with_the_same_envelope(
+    run: Run, redis: DistributionWorld
+) -> None:
+    async def scenario() -> None:
+        where = stream()
+        assert await redis.distribution.publish(where, 7, b"seven")
+        assert await redis.distribution.publish(where, 7, b"seven")
+        assert not await redis.distribution.publish(where, 7, b"another seven")
+        assert await redis.distribution.read(where) == held(7, b"seven")
+
+    run(scenario())
+
+
+def test_epochs_are_compared_as_numbers(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        where = stream()
+        assert await redis.distribution.publish(where, 9, b"nine")
+        assert await redis.distribution.publish(where, 10, b"ten")
+        assert await redis.distribution.publish(where, 2**53 - 1, b"highest")
+        assert await redis.distribution.read(where) == held(2**53 - 1, b"highest")
+
+    run(scenario())
+
+
+def test_streams_do_not_disturb_each_other(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        one, other = stream(), stream()
+        assert await redis.distribution.publish(one, 9, b"nine")
+        assert await redis.distribution.publish(other, 1, b"one")
+        assert await redis.distribution.read(one) == held(9, b"nine")
+
+    run(scenario())
+
+
+def test_each_publication_is_hinted_with_its_epoch(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        where = stream()
+        await redis.listen(where)
+        await redis.distribution.publish(where, 7, b"seven")
+        await redis.distribution.publish(where, 8, b"eight")
+        assert await redis.hints(where, 2) == [7, 8]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("what", list(GARBAGE))
+def test_garbage_is_told_by_a_stable_digest_and_replaced_only_by_naming_it(
+    run: Run, redis: DistributionWorld, what: str
+) -> None:
+    async def scenario() -> None:
+        where = stream()
+        await redis.plant(where, GARBAGE[what])
+        found = await redis.distribution.read(where)
+        assert found is not None
+        assert found == await redis.distribution.read(where)
+        assert found.epoch is None or found.envelope is None
+        assert not await redis.distribution.publish(where, 9, b"nine", over="another digest")
+        assert await redis.distribution.read(where) == found
+        assert await redis.distribution.publish(where, 3, b"three", over=found.digest)
+        assert await redis.distribution.read(where) == held(3, b"three")
+
+    run(scenario())
+
+
+def test_a_well_formed_lie_can_be_replaced_by_a_lower_epoch_that_names_it(
+    run: Run, redis: DistributionWorld
+) -> None:
+    async def scenario() -> None:
+        where = stream()
+        await redis.plant(where, {"epoch": "99", "digest": "x", "envelope": b"signed by nobody"})
+        found = await redis.distribution.read(where)
+        assert found is not None
+        assert found.digest == hashlib.sha256(b"signed by nobody").hexdigest()
+        assert not await redis.distribution.publish(where, 5, b"five")
+        assert await redis.distribution.publish(where, 5, b"five", over=found.digest)
+        assert await redis.distribution.read(where) == held(5, b"five")
+
+    run(scenario())
+
+
+def test_garbage_that_is_gone_meanwhile_does_not_stop_the_publication(
+    run: Run, redis: DistributionWorld
+) -> None:
+    assert run(redis.distribution.publish(stream(), 5, b"five", over="what was there"))
+
+
+def test_reports_are_listed_and_what_cannot_be_decoded_is_left_out(
+    run: Run, redis: DistributionWorld
+) -> None:
+    async def scenario() -> None:
+        where = stream()
+        report = ClientReport("p1", Role.PRODUCER, 7, 1_000.5)
+        await redis.plant_report(where, "p1", encode_report(report))
+        await redis.plant_report(where, "broken", b"\xff{")
+        await redis.plant_report(where, "wrong", b'{"client_id": 5}')
+        assert await redis.distribution.reports(where) == (report,)
+        assert await redis.distribution.reports(stream()) == ()
+
+    run(scenario())
+
+
+def test_forgotten_clients_are_reported_no_more(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        where = stream()
+        reports = [ClientReport(f"c{i}", Role.CONSUMER, 1, 5.0, group="g") for i in range(3)]
+        for report in reports:
+            await redis.plant_report(where, report.client_id, encode_report(report))
+        await redis.distribution.forget(where, ["c0", "c2", "never there"])
+        assert await redis.distribution.reports(where) == (reports[1],)
+
+    run(scenario())

@@ -1,0 +1,161 @@
+"""What each port's contract suite needs beside the port: a way to put things there that the port then finds.
+
+One world on the real part and one on the simulation's in-memory part; the suites know neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import uuid4
+
+import redis
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from devstack import Stack
+from hotkey_operator.adapters.kafka import KafkaBrokers
+from hotkey_operator.adapters.redis import RedisDistribution
+from hotkey_operator.ports import Brokers, Distribution
+from hotkey_sdk.routing.names import hint_channel, reports_key, table_key
+from hotkey_sdk.routing.table import Stream
+
+
+@dataclass(frozen=True)
+class Put:
+    """One record to append; `at_ms` its timestamp in unix milliseconds."""
+
+    key: bytes | None
+    value: bytes = b"{}"
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+    at_ms: int = 1_715_855_400_000
+
+
+class BrokersWorld(Protocol):
+    """A cluster of which the suite may make topics and append to partitions."""
+
+    brokers: Brokers
+
+    async def create(self, topic: str, partitions: int, *, compacted: bool = False) -> None: ...
+
+    async def append(self, topic: str, partition: int, records: Sequence[Put]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class KafkaWorld:
+    """Real Kafka."""
+
+    def __init__(self, stack: Stack) -> None:
+        config = {"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0}
+        self.brokers: Brokers = KafkaBrokers(config)
+        self._admin = AdminClient(config)
+        self._producer = Producer({**config, "linger.ms": 5, "compression.type": "lz4"})
+
+    async def create(self, topic: str, partitions: int, *, compacted: bool = False) -> None:
+        settings = {"cleanup.policy": "compact"} if compacted else {}
+        made = self._admin.create_topics([NewTopic(topic, partitions, 1, config=settings)])
+        await asyncio.to_thread(made[topic].result)
+        await self._until_usable(topic, partitions)
+
+    async def _until_usable(self, topic: str, partitions: int) -> None:
+        """A new topic has leaders a little later than it has a name."""
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    found = await self.brokers.topic(topic)
+                    if found is not None and found.partitions == partitions:
+                        await self.brokers.end_offsets(topic, partitions)
+                        return
+                except Exception as error:
+                    last = error
+                    del last
+                await asyncio.sleep(0.05)
+
+    async def append(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        failed: list[object] = []
+        for record in records:
+            self._producer.produce(
+                topic,
+                key=record.key,
+                value=record.value,
+                partition=partition,
+                headers=list(record.headers.items()),
+                timestamp=record.at_ms,
+                on_delivery=lambda error, _: failed.append(error) if error else None,
+            )
+        left = await asyncio.to_thread(self._producer.flush, 30)
+        if left or failed:
+            raise KafkaException(failed[0] if failed else f"{left} records were not delivered")
+
+    async def close(self) -> None:
+        assert isinstance(self.brokers, KafkaBrokers)
+        await self.brokers.close()
+
+
+class DistributionWorld(Protocol):
+    """A place for tables in which the suite may plant anything."""
+
+    distribution: Distribution
+
+    async def plant(self, stream: Stream, what: Any) -> None:
+        """Put a hash (a mapping), a string (bytes) or a list at the stream's table key."""
+        ...
+
+    async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None: ...
+
+    async def hints(self, stream: Stream, count: int) -> list[int]:
+        """The first `count` epochs hinted since `listen`."""
+        ...
+
+    async def listen(self, stream: Stream) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class RedisWorld:
+    """Real Redis (Valkey)."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.distribution: Distribution = RedisDistribution(stack.redis.url)
+        self._client = redis.Redis.from_url(stack.redis.url, socket_timeout=10)
+        self._subscription: Any = self._client.pubsub()  # type: ignore[no-untyped-call]
+
+    async def plant(self, stream: Stream, what: Any) -> None:
+        key = table_key(stream)
+        self._client.delete(key)
+        if isinstance(what, bytes):
+            self._client.set(key, what)
+        elif isinstance(what, list):
+            self._client.rpush(key, *what)
+        else:
+            self._client.hset(key, mapping=what)
+
+    async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
+        self._client.hset(reports_key(stream), client_id, data)  # type: ignore[arg-type]
+
+    async def listen(self, stream: Stream) -> None:
+        self._subscription.subscribe(hint_channel(stream))
+        self._subscription.get_message(timeout=5)
+
+    async def hints(self, stream: Stream, count: int) -> list[int]:
+        found: list[int] = []
+        async with asyncio.timeout(10):
+            while len(found) < count:
+                message = await asyncio.to_thread(self._subscription.get_message, True, 0.1)
+                if message is not None and message["channel"].decode() == hint_channel(stream):
+                    found.append(int(message["data"]))
+        return found
+
+    async def close(self) -> None:
+        assert isinstance(self.distribution, RedisDistribution)
+        self._subscription.close()
+        self._client.close()
+        await self.distribution.close()
+
+
+def fresh(name: str) -> str:
+    """A name that no other test uses."""
+    return f"{name}-{uuid4().hex[:8]}"
