@@ -199,10 +199,11 @@ def key_loads(
     """Each sampled key, summed over its partitions; `loads` of the partitions in the planning unit.
 
     A routed key is sampled on some of its partitions only: what those carry is scaled up by the part of its
-    slots that they hold.
+    slots that they hold. One that no sample of its partitions shows is there with a load of about nothing.
     """
-    keys = sorted({key for seen in evidence.values() for key in seen.keys})
-    return {key: _key_load(key, evidence, loads, by_bytes, routes.get(key)) for key in keys}
+    keys = {key for seen in evidence.values() for key in seen.keys}
+    keys |= {key for key, route in routes.items() if evidence.keys() & weights(route).keys()}
+    return {key: _key_load(key, evidence, loads, by_bytes, routes.get(key)) for key in sorted(keys)}
 
 
 def _key_load(
@@ -214,16 +215,21 @@ def _key_load(
 ) -> KeyLoad:
     on: dict[int, float] = {}
     variance = 0.0
+    parts = weights(route) if route is not None else {}
     for partition, seen in evidence.items():
-        if key in seen.keys and partition < len(loads):
-            found = seen.keys[key].bytes if by_bytes else seen.keys[key].records
+        if partition < len(loads) and (key in seen.keys or partition in parts):
+            found = _found(seen, key, by_bytes)
             on[partition] = found.value * loads[partition]
             variance += (found.error * loads[partition]) ** 2
-    scale = 1.0
-    if route is not None:
-        covered = sum(weight for partition, weight in weights(route).items() if partition in evidence)
-        scale = 1 / covered if covered > 0 else 1.0
+    covered = sum(part for partition, part in parts.items() if partition in evidence)
+    scale = 1 / covered if covered > 0 else 1.0
     return KeyLoad(key, sum(on.values()) * scale, math.sqrt(variance) * scale, on)
+
+
+def _found(seen: Evidence, key: bytes, by_bytes: bool) -> Fraction:
+    if key not in seen.keys:
+        return Fraction(0.0, 1 / (seen.records + 2))  # as `_fraction` of a sample without it
+    return seen.keys[key].bytes if by_bytes else seen.keys[key].records
 
 
 def weights(route: Route) -> dict[int, float]:
@@ -247,7 +253,8 @@ def top_values(evidence: Mapping[int, Evidence], load: KeyLoad, rung: Rung) -> l
     counts: Counter[Values] = Counter()
     whole, records = sum(load.on.values()), 0
     for partition, on in load.on.items():
-        found = evidence[partition].keys[load.key].rungs.get(rung)
+        seen = evidence[partition].keys.get(load.key)
+        found = seen.rungs.get(rung) if seen else None
         if found is None or not found.records or whole <= 0:
             continue
         records += found.records

@@ -18,7 +18,7 @@ VALUES_COUNTED = 20  # records of one value, before its slot is believed to be h
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The rung to take; `values`: those so frequent that their slots are heavier, and their part of the key."""
+    """The rung to take; `values`: those whose slots are known to be heavier, with their part of the key."""
 
     by: Rung
     values: tuple[tuple[Values, float], ...] = ()
