@@ -6,6 +6,7 @@ caller's thread, where the Kafka client's callbacks run too.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -18,7 +19,6 @@ import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
 
 from hotkey_sdk import _settings
-from hotkey_sdk._borrow import Borrow
 from hotkey_sdk._read_set import ReadSet
 from hotkey_sdk._source import TableSource
 from hotkey_sdk._stats import ConsumerStats, SourceStats
@@ -60,6 +60,18 @@ class ConsumerReading:
         )
 
 
+class _Cluster:
+    """The id of the cluster that the consumer is connected to, once it is known."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+
+    def ask(self, consumer: confluent_kafka.Consumer) -> None:
+        """Look whether the client knows it by now; waits for nothing."""
+        with contextlib.suppress(KafkaException):
+            self.id = consumer.cluster_id(timeout=0)
+
+
 class Consumer(confluent_kafka.Consumer):
     """A drop-in for `confluent_kafka.Consumer`.
 
@@ -87,13 +99,14 @@ class Consumer(confluent_kafka.Consumer):
         self._added: frozenset[str] = frozenset()
         self._seen_version = 0
         self._assigned_by_caller = False
+        self._positions: dict[tuple[str, int], int] = {}  # at the last change of the subscription
         self._unsettled: list[TopicPartition] = []
         self._settle_at = 0.0
         self._held: BaseException | None = None
         if settings is not None:
-            self._borrow: Borrow[confluent_kafka.Consumer] = Borrow(self)
-            self._read_set = ReadSet(self._borrow)
-            self._source = _start(self._borrow, settings, self._read_set, given.get("group.id"))
+            self._cluster = _Cluster()
+            self._read_set = ReadSet()
+            self._source = _start(self._cluster, settings, self._read_set, given.get("group.id"))
             weakref.finalize(self, self._source.stop)
             self._source.follow(settings.topics)
         self.hotkey = ConsumerReading(self._source)
@@ -189,12 +202,16 @@ class Consumer(confluent_kafka.Consumer):
 
     def _keep_up(self) -> None:
         """Make the subscription what the tables ask for; commit start positions that are still open."""
+        if self._cluster.id is None:
+            self._cluster.ask(self)
+        self._read_set.survey(self)
         if self._seen_version != self._read_set.version:
             self._seen_version = self._read_set.version
             if self._subscribed is not None:
                 added = self._read_set.added(_plain(self._subscribed))
                 if added != self._added:
                     log.info("event=subscription_changed added=%s", ",".join(sorted(added)))
+                    self._remember_positions()
                     self._subscribe(self._subscribed, added)
                 self._tell()
         if self._unsettled and time.monotonic() >= self._settle_at:
@@ -205,40 +222,58 @@ class Consumer(confluent_kafka.Consumer):
             self._source.applied.update(self._read_set.covered({*self._subscribed, *self._added}))
 
     def _assigned(self, callback: RebalanceCallback | None, partitions: list[TopicPartition]) -> None:
-        added = [partition for partition in partitions if partition.topic in self._added]
-        self._place(added)
+        placed = self._place(partitions)
         self._assigned_by_caller = False
         if callback is not None:
             callback(self, partitions)
-        if added and not self._assigned_by_caller:
+        if placed and not self._assigned_by_caller:
             if self._cooperative:
                 super().incremental_assign(partitions)
             else:
                 super().assign(partitions)
 
-    def _place(self, added: list[TopicPartition]) -> None:
-        """Give each partition that its group never committed the start of its log as its position."""
-        if not added:
-            return
-        try:
-            asked = [TopicPartition(each.topic, each.partition) for each in added]
-            found = self.committed(asked, timeout=_ASK_SECONDS)
-            committed = {(each.topic, each.partition) for each in found if each.offset >= 0}
-        except KafkaException as error:
-            log.warning("event=committed_offsets_unknown reading_from=start why=%r", str(error))
-            committed = set()
-        for each in added:
-            if (each.topic, each.partition) not in committed:
-                each.offset = OFFSET_BEGINNING
+    def _remember_positions(self) -> None:
+        """A change of the subscription must not skip what `auto.offset.reset=latest` would skip."""
+        with contextlib.suppress(KafkaException):
+            found = self.position(self.assignment())
+            self._positions = {
+                (each.topic, each.partition): each.offset for each in found if each.offset >= 0
+            }
+
+    def _place(self, partitions: list[TopicPartition]) -> bool:
+        """Set where to start on partitions that the group never committed; whether there was any.
+
+        That is where this consumer was before its subscription changed, and on topics that a table added the
+        start of the log.
+        """
+        known, self._positions = self._positions, {}
+        open_ones = [each for each in partitions if each.topic in self._added or _name(each) in known]
+        committed = self._committed(open_ones)
+        uncommitted = [each for each in open_ones if _name(each) not in committed]
+        for each in uncommitted:
+            each.offset = known.get(_name(each), OFFSET_BEGINNING)
+            if each.topic in self._added:
                 self._unsettled.append(TopicPartition(each.topic, each.partition))
         self.hotkey._pending = len(self._unsettled)
+        return bool(uncommitted)
+
+    def _committed(self, partitions: list[TopicPartition]) -> set[tuple[str, int]]:
+        if not partitions:
+            return set()
+        asked = [TopicPartition(each.topic, each.partition) for each in partitions]
+        try:
+            found = self.committed(asked, timeout=_ASK_SECONDS)
+        except KafkaException as error:
+            log.warning("event=committed_offsets_unknown reading_from=start why=%r", str(error))
+            return set()
+        return {_name(each) for each in found if each.offset >= 0}
 
     def _settle(self) -> None:
         """Commit the start position of added partitions that have no committed offset yet."""
         self._settle_at = time.monotonic() + _SETTLE_SECONDS
         try:
-            mine = {(each.topic, each.partition) for each in self.assignment()}
-            mine_unsettled = [each for each in self._unsettled if (each.topic, each.partition) in mine]
+            mine = {_name(each) for each in self.assignment()}
+            mine_unsettled = [each for each in self._unsettled if _name(each) in mine]
             found = self.committed(mine_unsettled, timeout=_ASK_SECONDS) if mine_unsettled else []
             starts = [self._start_of(each) for each in found if each.offset < 0]
             if starts:
@@ -267,7 +302,6 @@ class Consumer(confluent_kafka.Consumer):
     def _leave(self) -> None:
         if self._source is not None:
             self._source.close()
-            self._borrow.end()
 
 
 def _on_assign(
@@ -278,29 +312,20 @@ def _on_assign(
         consumer._assigned(callback, partitions)
 
 
-def _start(
-    borrow: Borrow[confluent_kafka.Consumer],
-    settings: _settings.Settings,
-    read_set: ReadSet,
-    group: object,
-) -> TableSource:
-    def identify() -> str | None:
-        with borrow() as consumer:
-            try:
-                return consumer.cluster_id(_IDENTIFY_SECONDS) if consumer is not None else None
-            except (KafkaException, RuntimeError):
-                return None
-
+def _start(cluster: _Cluster, settings: _settings.Settings, read_set: ReadSet, group: object) -> TableSource:
     return TableSource(
         settings,
         Role.CONSUMER,
         store=lambda: RedisStore(settings.redis_url),
-        identify=identify,
+        identify=lambda: cluster.id,
         adopt=read_set.adopt,
         group=str(group) if group else None,
-        each_turn=read_set.survey,
         applies_itself=True,
     )
+
+
+def _name(partition: TopicPartition) -> tuple[str, int]:
+    return partition.topic, partition.partition
 
 
 def _plain(topics: list[str] | tuple[str, ...]) -> tuple[str, ...]:

@@ -131,26 +131,26 @@ class Producer(confluent_kafka.Producer):
         shows the shard's record key (`nike:7`). A dimension that is neither given nor readable (header, time)
         counts as empty.
         """
+        if callback is None:
+            callback = on_delivery  # handed on by position: there a None for one of the two hides the other
         try:
             lane = self._by_topic[topic].get(key) if key is not None else None
         except (KeyError, TypeError):
             self._meet(topic)
             lane = None
         if lane is None or partition != _ANY:
-            _produce(self, topic, value, key, partition, callback, on_delivery, timestamp, headers)
+            _produce(self, topic, value, key, partition, callback, None, timestamp, headers)
             return
         to = lane.choose(value, dimensions, headers, timestamp)
         self._counts.routed += 1
         shard_key = key if to.key is None else to.key
         try:
-            _produce(
-                self, to.topic, value, shard_key, to.partition, callback, on_delivery, timestamp, headers
-            )
+            _produce(self, to.topic, value, shard_key, to.partition, callback, None, timestamp, headers)
         except KafkaException as error:
             if not _is_gone(error):
                 raise
             self._counts.fell_back += 1
-            _produce(self, topic, value, key, partition, callback, on_delivery, timestamp, headers)
+            _produce(self, topic, value, key, partition, callback, None, timestamp, headers)
 
     def produce_batch(
         self,
@@ -165,18 +165,20 @@ class Producer(confluent_kafka.Producer):
 
         Like the original it knows no headers, so a dimension that stands in a header has to be given.
         """
+        if callback is None:
+            callback = on_delivery
         try:
             lanes = self._by_topic[topic]
         except (KeyError, TypeError):
             self._meet(topic)
             lanes = {}
         if not lanes or partition != _ANY or not isinstance(messages, list):
-            return _produce_batch(self, topic, messages, partition, callback, on_delivery)
+            return _produce_batch(self, topic, messages, partition, callback)
         sent = 0
         for to_topic, batch in self._routed_batches(topic, messages, lanes, dimensions).items():
             copies = [copy for _, copy in batch]
             try:
-                sent += _produce_batch(self, to_topic, copies, partition, callback, on_delivery)
+                sent += _produce_batch(self, to_topic, copies, partition, callback)
             finally:
                 _return_errors(batch)
         return sent

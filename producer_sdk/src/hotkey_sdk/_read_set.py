@@ -1,7 +1,8 @@
 """Which topics a consumer has to read beside those it subscribed to: read sets of tables, and old commits.
 
-The survey runs in the background thread and asks the Kafka cluster; the consumer's own thread only looks at
-the result. A topic is wanted only once it exists, so that nothing creates it by asking for it.
+Tables come from the background thread; the survey of what exists runs in the consumer's own, inside `poll`:
+the Kafka client lets no second thread ask while one polls. A topic is wanted only once it exists, so that nothing
+creates it by asking for it.
 """
 
 from __future__ import annotations
@@ -13,26 +14,27 @@ from collections.abc import Iterable
 import confluent_kafka
 from confluent_kafka import KafkaException, TopicPartition
 
-from hotkey_sdk._borrow import Borrow
 from hotkey_sdk.routing.names import dedicated_prefix
 from hotkey_sdk.routing.router import Router
 
 _ASK_SECONDS = 2.0
-_AGAIN_SECONDS = 60.0  # a deleted topic is noticed no later than this, if no read failed on it before
+_MISSING_SECONDS = 1.0  # between two looks for a topic of a read set that is still to be made
+_FAILED_SECONDS = 5.0  # until the next look when the cluster did not answer
+_NOW = float("-inf")
+_CALM_SECONDS = 300.0  # a deleted topic is noticed no later than this, if no read failed on it before
 
 
 class ReadSet:
-    """What is to be read for each base topic; written by the background thread, read by the consumer's."""
+    """What is to be read for each base topic; `adopt` alone is called by another thread."""
 
-    def __init__(self, borrow: Borrow[confluent_kafka.Consumer]) -> None:
+    def __init__(self) -> None:
         self.version = 0  # grows with every change that a subscription has to follow
-        self._borrow = borrow
         self._lock = threading.Lock()
         self._tables: dict[str, tuple[int, frozenset[str]]] = {}  # epoch and read set of the newest table
         self._ever: dict[str, set[str]] = {}  # every topic that a table or a commit ever named
         self._existing: frozenset[str] = frozenset()
         self._surveyed_bases: set[str] = set()
-        self._survey_due = float("-inf")
+        self._survey_due = _NOW
 
     def adopt(self, topic: str, router: Router) -> None:
         """Take up a new table; its topics are wanted once the survey has seen them."""
@@ -41,7 +43,7 @@ class ReadSet:
             self._tables[topic] = (table.epoch, frozenset(table.read_set))
             self._ever.setdefault(topic, set()).update(table.read_set)
             if not self._ever[topic] <= self._existing:
-                self._survey_due = float("-inf")
+                self._survey_due = _NOW
             self.version += 1
 
     def meet(self, bases: Iterable[str]) -> None:
@@ -49,11 +51,11 @@ class ReadSet:
         with self._lock:
             for base in bases:
                 self._ever.setdefault(base, {base})
-            self._survey_due = float("-inf")
+            self._survey_due = _NOW
 
     def suspect(self) -> None:
         """A topic could not be read; look again whether it exists."""
-        self._survey_due = float("-inf")
+        self._survey_due = _NOW
 
     def added(self, bases: Iterable[str]) -> frozenset[str]:
         """The topics to read beside `bases`."""
@@ -68,42 +70,39 @@ class ReadSet:
         with self._lock:
             return {base: epoch for base, (epoch, read_set) in self._tables.items() if read_set <= subscribed}
 
-    def survey(self) -> None:
+    def survey(self, consumer: confluent_kafka.Consumer) -> None:
         """Ask the cluster, when it is time to, which topics exist and which the group has commits for."""
         if not self._ever or time.monotonic() < self._survey_due:
             return
-        self._survey_due = time.monotonic() + _AGAIN_SECONDS
-        with self._borrow() as consumer:
-            if consumer is None:
-                return
-            try:
-                self._look(consumer)
-            except (KafkaException, RuntimeError):
-                self._survey_due = float("-inf")  # the cluster did not answer: at the next turn again
+        self._survey_due = time.monotonic() + _CALM_SECONDS
+        try:
+            pause = _CALM_SECONDS if self._look(consumer) else _MISSING_SECONDS
+        except KafkaException:
+            pause = _FAILED_SECONDS
+        with self._lock:
+            if self._survey_due != _NOW:
+                self._survey_due = time.monotonic() + pause
 
-    def _look(self, consumer: confluent_kafka.Consumer) -> None:
+    def _look(self, consumer: confluent_kafka.Consumer) -> bool:
+        """Whether every topic that is to be read exists."""
         topics = consumer.list_topics(timeout=_ASK_SECONDS).topics
         existing = frozenset(name for name, topic in topics.items() if topic.error is None)
-        with self._lock:
-            unasked = set(self._ever) - self._surveyed_bases
+        unasked = set(self._ever) - self._surveyed_bases
         named = {
-            base: {
-                name
-                for name in existing
-                if name.startswith(dedicated_prefix(base))
-                and _has_commits(consumer, name, len(topics[name].partitions))
-            }
+            name
             for base in unasked
+            for name in existing
+            if name.startswith(dedicated_prefix(base))
+            and _has_commits(consumer, name, len(topics[name].partitions))
         }
         with self._lock:
-            for base, found in named.items():
-                self._ever.setdefault(base, {base}).update(found)
+            for base in unasked:
+                self._ever[base] |= {name for name in named if name.startswith(dedicated_prefix(base))}
             self._surveyed_bases |= unasked
             ever = set().union(*self._ever.values())
             self._existing = existing & ever
             self.version += 1
-            if not ever <= existing:
-                self._survey_due = time.monotonic()  # a topic of a read set is still to be made
+            return ever <= existing
 
 
 def _has_commits(consumer: confluent_kafka.Consumer, topic: str, partitions: int) -> bool:

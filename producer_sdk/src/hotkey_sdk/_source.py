@@ -166,7 +166,7 @@ class TableSource:
             return
         outcome = followed.follower.offer(found.envelope)
         followed.digest = envelope.digest(found.envelope)
-        followed.outcomes[outcome] += 1
+        followed.outcomes[outcome.value] += 1
         if outcome is Outcome.ADOPTED and followed.follower.router is not None:
             self._install(topic, followed.follower.router)
         good = outcome in (Outcome.ADOPTED, Outcome.SAME)
