@@ -6,7 +6,7 @@ import base64
 import json
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,20 @@ class Kube:
     def table(self, name: str) -> Object | None:
         """The RoutingTable object, or None when it does not exist."""
         return self._get("routingtables", name)
+
+    def table_changes(self, name: str, seconds: int) -> Iterator[Object]:
+        """The RoutingTable object as it is and at each change, as they are told, for so many seconds."""
+        stream = kubernetes.watch.Watch().stream(  # type: ignore[no-untyped-call]
+            self._custom.list_namespaced_custom_object,
+            GROUP,
+            VERSION,
+            self.namespace,
+            "routingtables",
+            field_selector=f"metadata.name={name}",
+            timeout_seconds=seconds,
+        )
+        for event in stream:
+            yield event["object"]
 
     def events(self, policy: str) -> list[Object]:
         """The policy's Events, oldest first."""

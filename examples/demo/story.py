@@ -22,7 +22,7 @@ from examples.load import Load, prove
 from examples.load.settings import LoadOptions
 
 TOPIC, POLICY, PARTITIONS = "clicks", "clicks", 12
-HOT_KEY, HOT_SHARE, COOL_SHARE = "nike", 0.8, 0.02
+HOT_KEY, HOT_SHARE, COOL_SHARE = "nike", 0.8, 0.005
 PRODUCERS, RECORDS_PER_SECOND = 4, 5_000.0
 TRIGGER = 1_000.0  # records/s of one partition: the default of a policy
 BALANCED_RECORDS = 30_000  # what is sent evenly before the onset
@@ -139,7 +139,7 @@ class Story:
             self._send(load, SPREAD_RECORDS)
             self._draw()
         cooled = self._turn(load, COOL_SHARE)
-        with self._step(f"{HOT_KEY} cools to {COOL_SHARE:.0%}; it is merged back after release.for (60 s)"):
+        with self._step(f"{HOT_KEY} cools to {COOL_SHARE:.1%}; it is merged back after release.for (60 s)"):
             merged = self._wait_until_merged_back()
             self._send(load, PLAIN_RECORDS)
         with self._step("stop the load"):

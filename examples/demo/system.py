@@ -75,7 +75,7 @@ class System:
             "--redis-url": self.stack.redis.url,
             "--public-keys": f"file:{self.public_keys_file}",
             "--db": str(self.root / "clicks.duckdb"),
-            "--port": str(port),
+            "--http-port": str(port),
         }
         arguments = ["hotkey-aggregator", "run", *(word for flag in flags.items() for word in flag)]
         aggregator = self._run("aggregator", arguments, {})

@@ -74,7 +74,11 @@ class Load:
         for number in range(self.settings.producers):
             self._spawn(number)
         if wait_seconds:
-            self.wait_for_acks(wait_seconds)
+            try:
+                self.wait_for_acks(wait_seconds)
+            except BaseException:
+                self.kill()
+                raise
 
     def _spawn(self, number: int) -> None:
         settings_file = str(self.directory / SETTINGS_FILE)

@@ -38,7 +38,7 @@ class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
     records_per_second: float = 5_000.0
     hot_key: str = "nike"
     hot_share: float = 0.8
-    cold_keys: int = 2_000
+    cold_keys: int = 5_000
     key_field: KeyField = KeyField.ADVERTISER
     seconds: float = 3_600.0
     records: int = 20_000_000

@@ -1,0 +1,176 @@
+"""Onset to spread: from a key's turning hot until the slowest producer routes it, by the records in Kafka.
+
+Every onset has a topic, a policy with the shipped defaults and producers of its own, so that no onset profits
+from the one before. Nothing that is measured is accelerated.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+
+from bench.figures import Onset
+from examples.demo.errors import DemoError
+from examples.demo.evidence import Evidence, Span
+from examples.demo.kube import GROUP, VERSION, Kube
+from examples.demo.story import gather
+from examples.demo.system import System
+from examples.demo.view import View
+from examples.demo.watch import Watch
+from examples.load import Load
+from hotkey_sdk.routing import names
+from hotkey_sdk.routing.table import Stream
+
+PARTITIONS, PRODUCERS, RECORDS_PER_SECOND = 12, 4, 5_000.0
+HOT_SHARE, COOL_SHARE = 0.8, 0.005
+BALANCED_RECORDS = (
+    15_000  # before the onset: 3 s, and up to 1 s more, so that the operator's turn is anywhere
+)
+SPREAD_RECORDS = 10_000
+READY_SECONDS, SPREAD_SECONDS = 60.0, 60.0
+SETTLED_MILLISECONDS = 1_000
+WATCH_SECONDS = 2
+
+
+def measure(root: Path, onsets: int, seed: int) -> Iterator[Onset]:
+    """One figure an onset, on a stack and an operator of their own under `root`."""
+    system, moments = System(root), random.Random(seed)
+    try:
+        system.start()
+        system.start_operator()
+        for number in range(onsets):
+            yield _onset(system, f"clicks-{number}", moments.random())
+    finally:
+        system.stop()
+
+
+def _onset(system: System, name: str, moment: float) -> Onset:
+    topic = system.topic(name, PARTITIONS)
+    topic.create()
+    policy = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "HotKeyPolicy",
+        "metadata": {"name": name, "namespace": system.kube.namespace},
+        "spec": {"topic": name},
+    }
+    system.kube.kubectl("apply", "-f", "-", manifest=policy)
+    watch = Watch(topic, system.kube, name, system.check)
+    load = system.load(name, {"producers": PRODUCERS, "hot_share": COOL_SHARE})
+    stages = Stages(system.kube, system.stack.redis.url, Stream(system.stack.kafka.cluster_id, name))
+    try:
+        watch.start()
+        onset, end = _run(watch, load, stages, moment)
+    finally:
+        watch.stop()
+        stages.stop()
+        load.kill()
+        system.kube.kubectl("delete", "hotkeypolicy", name, "-n", system.kube.namespace)
+    figure = _figure(onset, end, stages, gather(topic))
+    topic.delete()
+    return figure
+
+
+def _run(watch: Watch, load: Load, stages: Stages, moment: float) -> tuple[int, int]:
+    """The load's turn and the end of the records to look at, both in unix milliseconds."""
+    load.start()
+    watch.acked = lambda: load.acked_count
+    watch.wait_for("the policy governs all producers", _governed, READY_SECONDS)
+    _send(watch, load, BALANCED_RECORDS + int(moment * RECORDS_PER_SECOND))
+    stages.start()
+    onset = _now()
+    load.set_hot_share(HOT_SHARE)
+    watch.wait_for("the hot key is spread", _spread, SPREAD_SECONDS)
+    _send(watch, load, SPREAD_RECORDS)
+    end = _now()
+    load.stop()
+    return onset, end
+
+
+def _governed(view: View) -> bool:
+    return view.policy.ready and view.policy.applied_by(PRODUCERS)
+
+
+def _spread(view: View) -> bool:
+    told = view.policy.epoch >= view.table_epoch
+    return bool(view.routes) and told and view.policy.applied_by(PRODUCERS)
+
+
+def _send(watch: Watch, load: Load, records: int) -> None:
+    goal = load.acked_count + records
+    watch.wait_for(f"{goal} clicks acknowledged", lambda view: view.acked >= goal, 60.0)
+
+
+def _figure(onset: int, end: int, stages: Stages, evidence: Evidence) -> Onset:
+    slowest = evidence.spread_at(PRODUCERS)
+    if slowest is None:
+        raise DemoError(f"only {len(evidence.first_routed)} of {PRODUCERS} producers routed the hot key")
+    first = min(evidence.first_routed.values())
+    before = evidence.imbalance(Span(onset, first))
+    after = evidence.imbalance(Span(slowest + SETTLED_MILLISECONDS, end))
+    if before is None or after is None:
+        raise DemoError("there are too few records around the spread to tell the imbalance")
+    return Onset(
+        table_written=stages.seconds_to("table", onset),
+        hint_published=stages.seconds_to("hint", onset),
+        first_producer=(first - onset) / 1000,
+        slowest_producer=(slowest - onset) / 1000,
+        imbalance_before=before,
+        imbalance_after=after,
+    )
+
+
+class Stages:
+    """Notes when the first table with a route was written and its hint published, in unix milliseconds.
+
+    Both are seen from outside, by a watch and a subscription, so they hold some delay of their own.
+    """
+
+    def __init__(self, kube: Kube, redis_url: str, stream: Stream) -> None:
+        self._kube, self._stream = kube, stream
+        self._at: dict[str, int] = {}
+        self._closing = threading.Event()
+        self._redis = redis.Redis.from_url(redis_url)
+        self._hints = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._hints.subscribe(names.hint_channel(stream))
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Begin to note; what comes before is not seen."""
+        for target in (self._note_table, self._note_hint):
+            self._threads.append(threading.Thread(target=target, daemon=True))
+            self._threads[-1].start()
+
+    def stop(self) -> None:
+        """End both threads."""
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+        self._hints.close()
+        self._redis.close()
+
+    def seconds_to(self, stage: str, onset: int) -> float:
+        """From the onset to the stage. Raises `DemoError` when it was not seen."""
+        if stage not in self._at:
+            raise DemoError(f"{self._stream}: the {stage} of the first routed epoch was not seen")
+        return (self._at[stage] - onset) / 1000
+
+    def _note_table(self) -> None:
+        while not self._closing.is_set() and "table" not in self._at:
+            for table in self._kube.table_changes(self._stream.topic, WATCH_SECONDS):
+                if table["spec"].get("routes"):
+                    self._at["table"] = _now()
+                    return
+
+    def _note_hint(self) -> None:
+        while not self._closing.is_set() and "hint" not in self._at:
+            if self._hints.get_message(timeout=0.2) is not None:
+                self._at["hint"] = _now()
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
