@@ -29,6 +29,9 @@ TURN_SECONDS = 1.0
 STALE_SECONDS = 60.0  # a turn in which every call times out takes about 15 s
 BURIAL_SECONDS = 2.0
 PREFIX = "hotkeys.dev"
+_OWN_EVENTS = frozenset(
+    {Reason.INVALID_SPEC, Reason.TABLE_CONFLICT, Reason.KUBERNETES_UNAVAILABLE, Reason.REDIS_UNAVAILABLE}
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +52,7 @@ class _Governed:
 
     ref: PolicyRef
     turn: Turn | None = None
-    told: dict[ConditionType, tuple[bool, Reason]] = field(default_factory=dict)
+    told: dict[ConditionType, tuple[bool, Reason | None]] = field(default_factory=dict)
     policy_pace: Pace = field(default_factory=Pace)
     table_pace: Pace = field(default_factory=Pace)
     untold: str | None = None  # why status could not be written, once
@@ -198,15 +201,16 @@ class Governor:
         await self._write_status(governed, status, None)
 
     def _tell_change(self, governed: _Governed, body: kopf.Body, condition: Condition) -> None:
-        """Log each change of a condition; a loss of readiness is an Event too, once."""
-        told = (condition.status, condition.reason)
+        """Log each change of a condition; of readiness it is an Event too where the engine gives none."""
+        is_ready = condition.type is ConditionType.READY
+        told = (condition.status, condition.reason if is_ready else None)
         before = governed.told.get(condition.type)
         if before == told:
             return
         governed.told[condition.type] = told
         logs.say("condition changed", policy=governed.ref, type=condition.type, status=condition.status,
                  reason=condition.reason, message=condition.message)  # fmt: skip
-        if condition.type is ConditionType.READY and (before is not None or not condition.status):
+        if is_ready and _is_news(condition, before):
             event = EmitEvent(condition.reason, condition.message, warning=not condition.status)
             _emit(body, governed.ref, event, logged=False)
 
@@ -234,6 +238,11 @@ class Governor:
 
     def _seed(self) -> int:
         return self._random.getrandbits(53)
+
+
+def _is_news(condition: Condition, before: tuple[bool, Reason | None] | None) -> bool:
+    """Whether a changed readiness is worth an Event: what only this process knows, and its end."""
+    return before is not None if condition.status else condition.reason in _OWN_EVENTS
 
 
 def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
