@@ -1,8 +1,8 @@
 """Which topics a consumer has to read beside those it subscribed to: read sets of tables, and old commits.
 
-Tables come from the background thread; the survey of what exists runs in the consumer's own, inside `poll`:
-the Kafka client lets no second thread ask while one polls. A topic is wanted only once it exists, so that nothing
-creates it by asking for it.
+Tables come from the background thread; the survey of what exists runs in the consumer's own, inside
+`poll`: the Kafka client lets no second thread ask while one polls. A topic is wanted only once it exists, so
+that nothing creates it by asking for it.
 """
 
 from __future__ import annotations

@@ -147,12 +147,16 @@ def _header_reader(name: str) -> _Reader:
     def read(headers: Headers | None, timestamp_ms: int | None) -> Value:  # noqa: ARG001
         if not headers:
             return None
-        if isinstance(headers, Mapping):
-            return headers.get(name)
         try:
-            return next((value for header, value in reversed(headers) if header == name), None)
+            if isinstance(headers, list):
+                for header, value in reversed(headers):
+                    if header == name:
+                        return value
+                return None
+            found: Value = dict(headers).get(name)
+            return found
         except (TypeError, ValueError):
-            return None  # no list of pairs: the Kafka client says so better than we can
+            return None  # neither a dict nor pairs: the Kafka client says so better than we can
 
     return read
 
