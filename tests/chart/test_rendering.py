@@ -142,11 +142,10 @@ def granted(objects: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
 
 
 POLICIES = {
-    *(("hotkeypolicies", verb) for verb in ("get", "list", "watch", "patch")),
-    *(("hotkeypolicies/status", verb) for verb in ("get", "patch")),
-    ("hotkeypolicies/finalizers", "update"),
-    *(("routingtables", v) for v in ("get", "list", "watch", "create", "update", "patch", "delete")),
-    *(("routingtables/status", verb) for verb in ("get", "update", "patch")),
+    *(("hotkeypolicies", verb) for verb in ("list", "watch", "patch")),
+    ("hotkeypolicies/status", "patch"),
+    *(("routingtables", verb) for verb in ("get", "list", "create", "update", "delete")),
+    ("routingtables/status", "patch"),
     ("events", "create"),
 }
 SECRETS = {("Role", "secrets", "get"), ("Role", "secrets", "create")}

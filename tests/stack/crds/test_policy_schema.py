@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hotkey_operator.adapters.dimensions import parse_json_path
 from hotkey_operator.engine.spec import parse_spec
 from tests.chart.commands import Program
 from tests.stack.crds.conftest import NAMESPACE, Admit, Document, document
@@ -30,6 +31,8 @@ VALID: dict[str, Document] = {
     },
     "a dimension that only the producer knows": {"dimensions": [{"name": "tenant"}]},
     "a nested field": {"dimensions": [{"name": "c", "from": {"jsonPath": "$.geo.country"}}]},
+    "a field of an odd name": {"dimensions": [{"name": "c", "from": {"jsonPath": "$['geo data'][\"x.y\"].z"}}]},
+    "an element of a list": {"dimensions": [{"name": "c", "from": {"jsonPath": "$.ids[0]"}}]},
     "time buckets": {
         "dimensions": [
             HOUR,
@@ -98,7 +101,15 @@ INVALID: dict[str, tuple[Document, str]] = {
         {"dimensions": [{**USER, "timeBucket": {"width": "1h"}}]},
         "dimension user_id has both from and timeBucket",
     ),
-    "a path that is none": ({"dimensions": [{"name": "u", "from": {"jsonPath": "user"}}]}, "jsonPath"),
+    "a path that is none": (
+        {"dimensions": [{"name": "u", "from": {"jsonPath": "user"}}]},
+        "jsonPath must be $ and then members or indices",
+    ),
+    "a path of many values": (
+        {"dimensions": [{"name": "u", "from": {"jsonPath": "$.users[*].id"}}]},
+        "jsonPath must be $ and then members or indices",
+    ),
+    "a path of the whole payload": ({"dimensions": [{"name": "u", "from": {"jsonPath": "$"}}]}, "jsonPath must be"),
     "a bucket of seconds": (
         {"dimensions": [{"name": "s", "timeBucket": {"width": "90s"}}]},
         "width must be whole minutes, hours or days",
@@ -153,6 +164,8 @@ def test_a_valid_policy_is_admitted_and_means_the_same_with_its_defaults(
 
     assert isinstance(admitted, dict), admitted
     assert parse_spec(admitted) == parse_spec(spec)
+    for dimension in parse_spec(admitted).dimensions:
+        assert dimension.json_path is None or parse_json_path(dimension.json_path)
 
 
 @pytest.mark.parametrize(("changes", "message"), INVALID.values(), ids=INVALID)
