@@ -85,7 +85,13 @@ class Load:
         command = [sys.executable, "-m", "examples.load.producer", settings_file, str(number)]
         with self.log(number).open("ab") as log:
             self._processes[number] = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                command,
+                bufsize=0,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def add_producer(self) -> int:
@@ -145,7 +151,6 @@ class Load:
             if process.stdin is not None and not process.stdin.closed:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.write(line)
-                    process.stdin.flush()
 
     def stop(self, wait_seconds: float = FLUSH_SECONDS + 5) -> None:
         """Let every producer send what it holds and end. Raises when one did not end well."""

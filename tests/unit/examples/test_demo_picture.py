@@ -1,0 +1,92 @@
+"""The demo's picture and its lines."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from examples.demo.picture import bar, line, picture, sparkline, svg
+from examples.demo.view import Happening, HotKey, PolicyView, Scene, View, rates
+
+STATUS = {
+    "conditions": [{"type": "Ready", "status": "True", "reason": "Governing", "message": "all is well"}],
+    "epoch": 7,
+    "imbalance": "9.61",
+    "producers": "3/4",
+    "decision": {"reason": "Spread", "message": "nike goes to 12 shards"},
+    "keys": [{"key": "nike", "reason": "Spread", "share": 0.8, "shards": 12, "message": "hot"}],
+}
+VIEW = View(
+    at=3.0, rates=(4_000.0, 0.0, 0.0, 0.0), policy=PolicyView.of(STATUS), routes=(("nike", 12),), acked=99
+)
+
+
+def shown(scene: Scene) -> str:
+    console = Console(width=112, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(picture(scene))
+    return console.export_text()
+
+
+def test_the_picture_shows_what_the_operator_did_and_why() -> None:
+    event = Happening(2.5, "Event", "Spread: partition 3 takes 4,000 records/s")
+    text = shown(Scene("ONSET", VIEW, (1.0, 4.0), (event,)))
+    for expected in (
+        "ONSET",
+        "4000",
+        "nike",
+        "12 shards",
+        "Spread",
+        "nike goes to 12 shards",
+        "3/4",
+        event.text,
+    ):
+        assert expected in text
+
+
+def test_the_picture_of_a_system_without_a_policy_is_drawn_too() -> None:
+    assert "not yet" in shown(Scene("starting", View()))
+
+
+def test_the_line_tells_the_same_where_there_is_no_terminal() -> None:
+    assert line(VIEW) == (
+        "acknowledged=99 imbalance=4.00 routed=nike x12 epoch=7 applied=3/4 decision=Spread"
+    )
+
+
+def test_the_saved_picture_asks_the_network_for_nothing() -> None:
+    saved = svg(Scene("ONSET", VIEW, (1.0, 4.0)))
+    assert saved.startswith("<svg")
+    assert "url(" not in saved.replace("url(#", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "drawn"),
+    [(0.0, ""), (50.0, "█████"), (100.0, "██████████"), (500.0, "██████████"), (55.0, "█████▌")],
+)
+def test_a_bar_is_as_long_as_its_share(value: float, drawn: str) -> None:
+    assert bar(value, 100.0, 10) == drawn
+
+
+def test_the_sparkline_ends_with_the_latest_values_and_starts_at_even() -> None:
+    assert sparkline((1.0, 5.0, 9.0), 10) == "▁▄█"
+    assert sparkline((1.0, 5.0, 9.0), 2) == "▄█"
+
+
+def test_a_policy_without_a_status_is_not_ready() -> None:
+    assert PolicyView.of({}) == PolicyView()
+
+
+def test_a_hot_key_is_shown_as_status_tells_it() -> None:
+    assert PolicyView.of(STATUS).keys == (HotKey("nike", "Spread", "0.8", 12, "hot"),)
+
+
+@pytest.mark.parametrize(
+    ("told", "all_apply"), [("4/4", True), ("3/4", False), ("0/0", False), ("3/3", False)]
+)
+def test_all_producers_apply_only_when_there_are_as_many_as_expected(told: str, all_apply: bool) -> None:
+    assert PolicyView(producers=told).applied_by(4) is all_apply
+
+
+def test_rates_are_the_growth_of_the_end_offsets() -> None:
+    assert rates((0, 10), (50, 10), 0.5) == (100.0, 0.0)
+    assert rates((), (1,), 1.0) == ()
