@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,29 @@ import pytest
 from devstack import Stack
 
 
-def own_redis_environment() -> dict[str, str]:
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Builds what is not in the cache before the first test, whose time limit it would exceed."""
+    if session.config.option.collectonly:
+        return
+    if any({"stack", "make_stack"} & set(getattr(item, "fixturenames", ())) for item in session.items):
+        Stack(Path("unused")).fetch()
+
+
+@pytest.fixture(scope="session")
+def environment() -> Mapping[str, str]:
     """The environment without REDIS_URL: tests kill and wipe Redis, so it must be their own."""
     return {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]) -> Iterator[Stack]:
     """Kafka (one broker), Kubernetes API and Valkey, started once; a test that kills a part restarts it."""
-    with Stack(tmp_path_factory.mktemp("stack"), environment=own_redis_environment()) as running:
+    with Stack(tmp_path_factory.mktemp("stack"), environment=environment) as running:
         yield running
 
 
 @pytest.fixture
-def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+def make_stack(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[Callable[..., Stack]]:
     """`make_stack(brokers=3, ...)` starts a stack for one test; all are stopped after it.
 
     `kubernetes=False, redis=False` leaves a broker alone, which starts in 2 s.
@@ -33,7 +42,7 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     made: list[Stack] = []
 
     def make(**options: Any) -> Stack:
-        options.setdefault("environment", own_redis_environment())
+        options.setdefault("environment", environment)
         made.append(Stack(options.pop("root", tmp_path / f"stack-{len(made)}"), **options))
         made[-1].start()
         return made[-1]

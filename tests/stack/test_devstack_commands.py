@@ -17,6 +17,7 @@ import redis
 
 from devstack import Stack, StackError
 from devstack.process import ProcessRecord, until
+from devstack.tools import kubectl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 60.0
@@ -285,13 +286,5 @@ def test_a_whole_stack_comes_up_without_any_option(terminal: Terminal) -> None:
     shown = terminal.type("up")
     assert shown.returncode == 0, shown.stderr
     assert set(terminal.records()) == {"kafka", "etcd", "apiserver", "redis"}
-    kubectl = [
-        "kubectl",
-        "--kubeconfig",
-        str(terminal.root / "kubeconfig"),
-        "get",
-        "namespaces",
-        "-o",
-        "name",
-    ]
-    assert "namespace/default" in subprocess.run(kubectl, capture_output=True, text=True, check=True).stdout
+    asked = [str(kubectl()), "--kubeconfig", str(terminal.root / "kubeconfig"), "get", "namespaces"]
+    assert "default" in subprocess.run(asked, capture_output=True, text=True, check=True).stdout
