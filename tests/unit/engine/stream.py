@@ -141,7 +141,8 @@ class ModelStream:
         self.mix: dict[int, list[tuple[bytes, bytes, float]]] = {p: [] for p in range(self.partitions)}
         for key, rate in self.rates.items():
             for partition, record_key, part in self._places(key):
-                self.mix[partition].append((key, record_key, rate * part))
+                if partition < self.partitions:  # else the topic lost it, and the send fails
+                    self.mix[partition].append((key, record_key, rate * part))
         for partition, flows in self.mix.items():
             mean = sum(rate for _, _, rate in flows) * seconds
             self.ends[partition] += max(0, round(self.random.gauss(mean, mean**0.5)))

@@ -1,0 +1,356 @@
+"""What the operator decides, turn by turn, over a stream in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from hotkey_operator.engine.model import Decision, EmitEvent, WriteTable
+from hotkey_operator.engine.placement import TARGET
+from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.engine.spec import PolicySpec
+from hotkey_sdk.routing.partitioner import partition_for
+from hotkey_sdk.routing.table import RecordKey, shard_key
+from tests.unit.engine.stream import ModelStream, spec
+
+QUIET = {b"k%d" % i: 1.0 for i in range(1_000)}
+WITHIN_A_PERCENT_OR_TWO = 0.05  # of noise on top of the planner's target
+BY_USER = {
+    "dimensions": [
+        {"name": "user_id", "from": {"jsonPath": "$.user_id"}},
+        {"name": "country_id", "from": {"header": "x-country"}},
+    ],
+    "spread": {"by": [["user_id"]]},
+}
+
+
+def stream(policy: PolicySpec | None = None, **fields: object) -> ModelStream:
+    """A stream that has carried quiet keys for a while."""
+    model = ModelStream(policy or spec(), QUIET, **fields)  # type: ignore[arg-type]
+    model.turns(5)
+    return model
+
+
+def spread_nike(model: ModelStream, rate: float = 4_000.0) -> Decision:
+    """Let `nike` become hot and be spread."""
+    model.rates = {**QUIET, b"nike": rate}
+    for _ in range(4):
+        if model.turn().reason is Reason.SPREAD:
+            return model.decisions[-1]
+    raise AssertionError(f"nike was not spread: {[d.message for d in model.decisions[-4:]]}")
+
+
+def verdicts(decision: Decision) -> Mapping[bytes, Reason]:
+    return {verdict.key: verdict.reason for verdict in decision.verdicts}
+
+
+def events(decision: Decision) -> list[Reason]:
+    return [action.reason for action in decision.actions if isinstance(action, EmitEvent)]
+
+
+def condition(decision: Decision, type_: ConditionType) -> tuple[bool, Reason]:
+    return next((c.status, c.reason) for c in decision.conditions if c.type is type_)
+
+
+def test_a_first_turn_on_a_healthy_topic_writes_and_publishes_an_empty_table() -> None:
+    model = ModelStream(spec(), QUIET)
+    model.turn()
+    assert model.table.routes == ()
+    assert model.table.read_set == ("clicks",)
+    assert model.published == model.table
+    assert model.table.epoch > model.at
+
+
+def test_a_quiet_stream_is_left_alone_and_told_so() -> None:
+    model = stream()
+    decision = model.turn()
+    assert (decision.reason, decision.actions) == (Reason.STEADY, ())
+    assert condition(decision, ConditionType.READY) == (True, Reason.GOVERNING)
+    assert condition(decision, ConditionType.HOT) == (False, Reason.NONE_SPREAD)
+
+
+def test_a_hot_key_is_spread_on_the_second_turn_after_its_onset() -> None:
+    model = stream()
+    model.rates = {**QUIET, b"nike": 4_000.0}
+    assert model.turn().reason is Reason.WAITING
+    assert model.turn().reason is Reason.SPREAD
+    assert model.imbalance() <= TARGET + WITHIN_A_PERCENT_OR_TWO
+    assert events(model.decisions[-1]) == [Reason.SPREAD]
+    assert condition(model.decisions[-1], ConditionType.HOT) == (True, Reason.SPREAD)
+
+
+def test_a_decision_says_what_was_seen_and_what_it_costs() -> None:
+    decision = spread_nike(stream())
+    home = partition_for(b"nike", 12)
+    assert decision.message.startswith(f"partition {home} takes 4,")
+    assert "times the mean; key nike is 9" in decision.message
+    assert "order per key is given up" in decision.message
+    (verdict,) = decision.verdicts
+    assert verdict.key == b"nike"
+    assert verdict.share == pytest.approx(0.8, abs=0.02)
+    assert 0 < verdict.share_error < 0.02
+    assert verdict.shards == 12
+
+
+def test_a_spread_key_is_held_while_it_is_hot() -> None:
+    model = stream()
+    spread_nike(model)
+    table = model.table
+    model.turns(100)
+    assert model.table == table
+    assert verdicts(model.decisions[-1]) == {b"nike": Reason.HOLDING}
+
+
+def test_a_cooled_key_is_merged_back_after_the_release_time_and_no_sooner() -> None:
+    model = stream(spec(release={"for": "30s"}))
+    spread_nike(model)
+    model.turns(10)
+    model.rates = QUIET
+    model.turns(25)
+    assert model.table.route(b"nike") is not None
+    assert verdicts(model.decisions[-1]) == {b"nike": Reason.COOLING}
+    model.turns(15)
+    assert model.table.routes == ()
+    assert Reason.MERGED_BACK in [reason for decision in model.decisions for reason in events(decision)]
+
+
+def test_a_key_that_is_warm_again_while_it_cools_stays_spread() -> None:
+    model = stream(spec(release={"for": "30s"}))
+    spread_nike(model)
+    for _ in range(5):
+        model.rates = QUIET
+        model.turns(15)
+        model.rates = {**QUIET, b"nike": 4_000.0}
+        model.turns(20)
+    assert len(model.table.routes) == 1
+    assert sum(Reason.SPREAD in events(decision) for decision in model.decisions) == 1
+
+
+def test_a_key_that_hovers_at_the_trigger_does_not_flap() -> None:
+    model = stream()
+    model.rates = {**QUIET, b"nike": 1_000.0}
+    model.turns(150)
+    changes = [d for d in model.decisions if any(isinstance(a, WriteTable) for a in d.actions)]
+    assert len(changes) <= 2  # the first empty table, and one spread
+
+
+def test_several_hot_keys_are_spread_together() -> None:
+    model = stream()
+    model.rates = {**QUIET, b"nike": 4_000.0, b"adidas": 3_000.0, b"puma": 1_500.0}
+    model.turns(15)
+    assert {route.key for route in model.table.routes} == {b"nike", b"adidas", b"puma"}
+    assert model.imbalance() <= TARGET + WITHIN_A_PERCENT_OR_TWO
+
+
+def test_a_second_hot_key_is_spread_while_the_first_settles() -> None:
+    model = stream()
+    spread_nike(model)
+    model.rates = {**model.rates, b"adidas": 6_000.0}
+    model.turns(3)
+    assert {route.key for route in model.table.routes} == {b"nike", b"adidas"}
+
+
+def test_a_key_that_grows_is_planned_anew_with_its_shards_kept() -> None:
+    model = stream()
+    spread_nike(model, 1_200.0)
+    before = model.table.routes[0]
+    model.turns(10)
+    model.rates = {**QUIET, b"nike": 12_000.0}
+    model.turns(15)
+    after = model.table.routes[0]
+    assert len(after.slots) > len(before.slots)  # a finer grain for the greater load
+    assert set(before.shards) <= set(after.shards)
+    assert model.imbalance() <= TARGET + WITHIN_A_PERCENT_OR_TWO
+
+
+def test_a_key_that_is_the_whole_load_is_spread_over_every_partition() -> None:
+    model = ModelStream(spec(), {b"nike": 50_000.0}, partitions=48)
+    model.turns(8)
+    assert len(model.table.routes[0].shards) >= 47  # one partition may stay empty within the target
+    assert model.imbalance() <= TARGET + WITHIN_A_PERCENT_OR_TWO
+
+
+def refused_streams() -> dict[Reason, ModelStream]:
+    nike = {**QUIET, b"nike": 4_000.0}
+    crowd = [key for key in (b"c%d" % i for i in range(10_000)) if partition_for(key, 12) == 5][:100]
+    even = {b"e%d" % i: 10.0 for i in range(12_000)}
+    return {
+        Reason.ONE_PARTITION: ModelStream(spec(), nike, partitions=1),
+        Reason.TOPIC_COMPACTED: ModelStream(spec(), nike, compacted=True),
+        Reason.BALANCED: ModelStream(spec(), even),
+        Reason.NO_DOMINANT_KEY: ModelStream(spec(), {**QUIET, **dict.fromkeys(crowd, 20.0)}),
+        Reason.DIMENSIONS_NOT_VISIBLE: ModelStream(spec(**BY_USER), nike),
+        Reason.CANNOT_SPREAD: ModelStream(spec(**BY_USER), nike, users={b"nike": 2}),
+        Reason.ORDERING_FORBIDS: ModelStream(spec(spread={"ordering": "PerKey"}), nike),
+        Reason.SUSPENDED: ModelStream(spec(suspend=True), nike),
+        Reason.OBSERVING: ModelStream(spec(mode="Observe"), nike),
+        Reason.STEADY: ModelStream(spec(trigger={"recordsPerSecond": 4_000, "skew": {"ratio": 11}}), nike),
+    }
+
+
+@pytest.mark.parametrize("reason", refused_streams())
+def test_what_cannot_be_spread_is_left_plain_with_the_reason_named(reason: Reason) -> None:
+    model = refused_streams()[reason]
+    decision = model.turns(10)
+    assert decision.reason is reason, decision.message
+    assert model.table.routes == ()
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_DOMINANT_KEY, Reason.TOPIC_COMPACTED, Reason.CANNOT_SPREAD])
+def test_a_refusal_is_told_once_and_not_every_turn(reason: Reason) -> None:
+    model = refused_streams()[reason]
+    model.turns(60)
+    told = [each for decision in model.decisions for each in events(decision)]
+    assert told == [reason]
+
+
+def test_more_hot_keys_than_the_limit_leaves_the_smaller_ones_plain() -> None:
+    model = stream(spec(limits={"maxHotKeys": 2}))
+    model.rates = {**QUIET, b"nike": 4_000.0, b"adidas": 3_000.0, b"puma": 2_500.0}
+    model.turns(10)
+    assert {route.key for route in model.table.routes} == {b"nike", b"adidas"}
+    assert verdicts(model.decisions[-1])[b"puma"] is Reason.TOO_MANY_HOT_KEYS
+    assert Reason.TOO_MANY_HOT_KEYS in [r for decision in model.decisions for r in events(decision)]
+
+
+def test_a_thousand_hot_keys_at_once_spread_the_biggest_within_the_limit() -> None:
+    rates = {b"h%d" % i: 5_000.0 + i for i in range(1_000)}
+    model = ModelStream(spec(), rates, partitions=1_000)
+    model.turns(8)
+    assert 0 < len(model.table.routes) <= 32
+    too_many = [v for v in model.decisions[-1].verdicts if v.reason is Reason.TOO_MANY_HOT_KEYS]
+    assert too_many, [d.message for d in model.decisions[-3:]]
+
+
+def test_the_coarsest_rung_that_spreads_is_taken() -> None:
+    model = stream(spec(**BY_USER), users={b"nike": 5_000})
+    spread_nike(model)
+    (route,) = model.table.routes
+    assert route.by == ("user_id",)
+    assert "order is kept per user_id" in model.decisions[-1].message
+    assert model.imbalance() <= TARGET + WITHIN_A_PERCENT_OR_TWO
+
+
+def test_a_few_heavy_users_are_planned_for_by_their_slots() -> None:
+    model = stream(spec(**BY_USER), users={b"nike": 60})
+    spread_nike(model)
+    model.turns(20)
+    assert model.imbalance() < 1.5  # 60 users on 12 partitions blindly: about 2
+
+
+def test_preserve_keeps_the_callers_key_and_sets_the_partition_alone() -> None:
+    model = stream(spec(spread={"recordKey": "Preserve"}))
+    spread_nike(model)
+    model.turns(30)
+    (route,) = model.table.routes
+    assert route.record_key is RecordKey.PRESERVE
+    assert verdicts(model.decisions[-1]) == {b"nike": Reason.HOLDING}
+
+
+def test_a_hot_key_in_bytes_alone_is_spread() -> None:
+    model = stream(size_bytes=20_000)
+    model.rates = {**QUIET, b"nike": 500.0}
+    model.turns(6)
+    assert model.table.route(b"nike") is not None, model.decisions[-1].message
+
+
+def test_a_natural_key_that_looks_like_a_shard_is_never_taken_as_one() -> None:
+    natural = {shard_key(b"nike", i): 25.0 for i in range(40)}
+    model = ModelStream(spec(), {**QUIET, **natural})
+    model.turns(120)  # the mean record size is sampled on the busiest partition, again and again
+    seen = {key for key in natural if key in model.memory.natural_keys}
+    assert seen
+    model.rates = {**model.rates, b"nike": 4_000.0}
+    model.turns(5)
+    (route,) = model.table.routes
+    assert not {shard_key(b"nike", shard.id) for shard in route.shards} & seen
+
+
+def test_a_change_of_the_partition_count_plans_every_route_anew_in_one_epoch() -> None:
+    model = stream()
+    spread_nike(model)
+    model.turns(10)
+    model.partitions, model.ends = 24, [*model.ends, *([0.0] * 12)]
+    model.turns(5)
+    assert model.table.partitions == 24
+    (route,) = model.table.routes
+    assert all(partition_for(shard_key(b"nike", s.id), 24) == s.partition for s in route.shards)
+    assert Reason.REPARTITIONED in [r for decision in model.decisions for r in events(decision)]
+    assert model.imbalance() <= TARGET + WITHIN_A_PERCENT_OR_TWO
+
+
+def test_a_topic_that_came_back_with_fewer_partitions_loses_routes_to_those_that_are_gone() -> None:
+    model = stream()
+    spread_nike(model)
+    model.partitions, model.ends = 6, [0.0] * 6
+    model.turn()
+    assert (model.table.partitions, model.table.routes) == (6, ())
+
+
+def test_an_edited_spread_is_carried_out_in_one_epoch() -> None:
+    model = stream(spec(**BY_USER), users={b"nike": 5_000})
+    spread_nike(model)
+    model.turns(10)
+    model.spec = spec(**{**BY_USER, "spread": {"by": [["user_id"]], "recordKey": "Preserve"}})
+    model.turns(2)
+    (route,) = model.table.routes
+    assert route.record_key is RecordKey.PRESERVE
+
+
+def test_suspending_freezes_the_routes() -> None:
+    model = stream()
+    spread_nike(model)
+    table = model.table
+    model.spec = spec(suspend=True)
+    model.rates = QUIET
+    decision = model.turns(120)
+    assert model.table == table
+    assert decision.reason is Reason.SUSPENDED
+
+
+def test_observing_tells_what_it_would_do_and_routes_nothing() -> None:
+    model = stream(spec(mode="Observe"))
+    model.rates = {**QUIET, b"nike": 4_000.0}
+    decision = model.turns(5)
+    assert model.table.routes == ()
+    assert decision.reason is Reason.OBSERVING
+    assert "spread over 12 shards" in decision.message
+    assert verdicts(decision) == {b"nike": Reason.OBSERVING}
+
+
+def test_changes_per_minute_are_limited() -> None:
+    model = stream(spec(limits={"changesPerMinute": 1}))
+    spread_nike(model)
+    model.rates = {**model.rates, b"adidas": 6_000.0}
+    model.turns(8)
+    assert model.decisions[-1].reason is Reason.RATE_LIMITED
+    model.turns(60)
+    assert model.table.route(b"adidas") is not None
+
+
+def test_a_restart_of_the_operator_keeps_the_routes() -> None:
+    model = stream()
+    spread_nike(model)
+    model.turns(10)
+    table = model.table
+    model.memory = type(model.memory)()
+    model.turns(30)
+    assert model.table == table
+
+
+def test_an_unsupported_field_is_told_by_its_name() -> None:
+    model = stream(spec(clusterRef={"name": "main"}))
+    (found,) = [c for c in model.turn().conditions if c.type is ConditionType.NOT_YET_SUPPORTED]
+    assert found.status
+    assert "spec.clusterRef" in found.message
+
+
+def test_the_same_observations_give_the_same_decisions() -> None:
+    def run() -> list[Decision]:
+        model = stream()
+        model.rates = {**QUIET, b"nike": 4_000.0, b"adidas": 2_000.0}
+        model.turns(20)
+        return model.decisions
+
+    assert run() == run()
