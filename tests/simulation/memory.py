@@ -1,0 +1,281 @@
+"""The operator's ports in memory, for the simulation. The contract suites hold them to what the real parts do.
+
+They never fail by themselves: faults are put around them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hotkey_operator.adapters.dimensions import DimensionReader, RawRecord
+from hotkey_operator.engine.model import (
+    EndOffsets,
+    PartitionSample,
+    SampledRecord,
+    StoredTable,
+    TopicFacts,
+)
+from hotkey_operator.ports import Conflict, PolicyRef, PublishedEnvelope, SampleBudget
+from hotkey_sdk.routing import codec
+from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
+from hotkey_sdk.routing.names import TABLE_DIGEST, TABLE_ENVELOPE, TABLE_EPOCH
+from hotkey_sdk.routing.report import ClientReport, decode_report
+from hotkey_sdk.routing.table import Dimension, Stream, Table
+
+Clock = Callable[[], float]  # unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One record of a partition; its offset is its place."""
+
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+
+
+@dataclass(slots=True)
+class _Topic:
+    compacted: bool
+    partitions: list[list[StoredRecord]]
+
+
+class MemoryBrokers:
+    """A Kafka cluster."""
+
+    def __init__(self, clock: Clock, cluster_id: str = "memory-cluster") -> None:
+        self._clock = clock
+        self._cluster_id = cluster_id
+        self._topics: dict[str, _Topic] = {}
+
+    def create(self, name: str, partitions: int, *, compacted: bool = False) -> None:
+        self._topics[name] = _Topic(compacted, [[] for _ in range(partitions)])
+
+    def grow(self, name: str, partitions: int) -> None:
+        """Add partitions until there are so many."""
+        topic = self._topics[name]
+        topic.partitions += [[] for _ in range(partitions - len(topic.partitions))]
+
+    def partitions(self, name: str) -> int:
+        return len(self._topics[name].partitions)
+
+    def append(
+        self,
+        name: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes = b"{}",
+        headers: Mapping[str, bytes | None] | None = None,
+        timestamp_ms: int | None = None,
+    ) -> int:
+        """Append one record; its offset. Raises `LookupError` where there is no such partition."""
+        log = self._topics[name].partitions[partition]
+        at = int(self._clock() * 1000) if timestamp_ms is None else timestamp_ms
+        log.append(StoredRecord(key, value, tuple((headers or {}).items()), at))
+        return len(log) - 1
+
+    def read(self, name: str, partition: int, offset: int) -> Sequence[StoredRecord]:
+        """The records of a partition from `offset` on."""
+        return self._topics[name].partitions[partition][offset:]
+
+    async def topic(self, name: str) -> TopicFacts | None:
+        topic = self._topics.get(name)
+        if topic is None:
+            return None
+        return TopicFacts(Stream(self._cluster_id, name), len(topic.partitions), topic.compacted)
+
+    async def end_offsets(self, name: str, partitions: int) -> EndOffsets:
+        logs = self._topics[name].partitions
+        return EndOffsets(self._clock(), tuple(len(logs[partition]) for partition in range(partitions)))
+
+    async def sample(
+        self,
+        name: str,
+        windows: Mapping[int, tuple[int, int]],
+        dimensions: Sequence[Dimension],
+        budget: SampleBudget,
+        seed: int,
+    ) -> tuple[PartitionSample, ...]:
+        reader = DimensionReader(dimensions)
+        samples = []
+        for partition, (first, end) in sorted(windows.items()):
+            log = self._topics[name].partitions[partition]
+            ranges = _runs(first, min(end, len(log)), budget, random.Random(seed + partition))
+            runs = tuple(tuple(_sampled(record, reader) for record in log[a:b]) for a, b in ranges)
+            if runs:
+                samples.append(PartitionSample(partition, runs))
+        return tuple(samples)
+
+
+def _runs(first: int, end: int, budget: SampleBudget, chance: random.Random) -> list[tuple[int, int]]:
+    """Ranges of offsets that do not overlap: one at a random place in each of equal parts of the window."""
+    count = min(budget.runs_per_partition, end - first)
+    if count <= 0:
+        return []
+    length = max(1, budget.records_per_partition // count)
+    bounds = [first + (end - first) * i // count for i in range(count + 1)]
+    ranges = []
+    for low, high in itertools.pairwise(bounds):
+        start = chance.randint(low, max(low, high - length))
+        ranges.append((start, min(high, start + length)))
+    return ranges
+
+
+def _sampled(record: StoredRecord, reader: DimensionReader) -> SampledRecord:
+    raw = RawRecord(record.value, record.headers, record.timestamp_ms)
+    return SampledRecord(record.key, len(record.key or b"") + len(record.value), reader.read(raw))
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """What Redis holds for one stream. `table`: a hash, or whatever was put there."""
+
+    table: Any = None
+    reports: dict[str, bytes] = field(default_factory=dict)
+
+
+class MemoryDistribution:
+    """A Redis. `snapshot` and `restore` are its backups; `listeners` are called with each hint."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._shelves: dict[Stream, _Shelf] = {}
+        self.listeners: list[Callable[[Stream, int], None]] = []
+
+    def plant(self, stream: Stream, what: Any) -> None:
+        """Put anything where the table stands: a mapping is a hash, all else is of a wrong type."""
+        self._shelf(stream).table = dict(what) if isinstance(what, Mapping) else what
+
+    def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
+        self._shelf(stream).reports[client_id] = data
+
+    def wipe(self) -> None:
+        self._shelves.clear()
+
+    def snapshot(self) -> dict[Stream, _Shelf]:
+        return {
+            stream: _Shelf(
+                dict(shelf.table) if isinstance(shelf.table, dict) else shelf.table, dict(shelf.reports)
+            )
+            for stream, shelf in self._shelves.items()
+        }
+
+    def restore(self, snapshot: Mapping[Stream, _Shelf]) -> None:
+        self._shelves = {
+            stream: _Shelf(shelf.table, dict(shelf.reports)) for stream, shelf in snapshot.items()
+        }
+
+    async def read(self, stream: Stream) -> PublishedEnvelope | None:
+        held = self._shelf(stream).table
+        if held is None:
+            return None
+        envelope = _bytes(held.get(TABLE_ENVELOPE)) if isinstance(held, dict) else None
+        if envelope is None or len(envelope) > MAX_ENVELOPE_BYTES:
+            return PublishedEnvelope(epoch=None, digest=_fingerprint(held), envelope=None)
+        return PublishedEnvelope(
+            _epoch(held.get(TABLE_EPOCH)), hashlib.sha256(envelope).hexdigest(), envelope
+        )
+
+    async def publish(self, stream: Stream, epoch: int, envelope: bytes, over: str | None = None) -> bool:
+        held = await self.read(stream)
+        if held is not None and not _may_replace(held, epoch, envelope, over):
+            return False
+        digest = hashlib.sha256(envelope).hexdigest()
+        self._shelf(stream).table = {TABLE_EPOCH: epoch, TABLE_DIGEST: digest, TABLE_ENVELOPE: envelope}
+        for listener in self.listeners:
+            listener(stream, epoch)
+        return True
+
+    async def reports(self, stream: Stream) -> tuple[ClientReport, ...]:
+        found = []
+        for data in self._shelf(stream).reports.values():
+            try:
+                found.append(decode_report(data))
+            except ValueError:
+                continue  # whatever stands there is not a report
+        return tuple(found)
+
+    async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
+        for client_id in client_ids:
+            self._shelf(stream).reports.pop(client_id, None)
+
+    def _shelf(self, stream: Stream) -> _Shelf:
+        return self._shelves.setdefault(stream, _Shelf())
+
+
+def _may_replace(held: PublishedEnvelope, epoch: int, envelope: bytes, over: str | None) -> bool:
+    if over is not None:
+        return held.digest == over
+    if held.envelope is None or held.epoch is None:
+        return False
+    return held.epoch < epoch or (held.epoch == epoch and held.envelope == envelope)
+
+
+def _bytes(value: Any) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else None
+
+
+def _epoch(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _fingerprint(held: Any) -> str:
+    return hashlib.sha256(json.dumps(held, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+class MemoryTables:
+    """RoutingTable objects, compared and set by resource version."""
+
+    def __init__(self) -> None:
+        self._objects: dict[PolicyRef, StoredTable] = {}
+        self._version = 0
+
+    def lose(self, ref: PolicyRef) -> None:
+        """Delete the object whatever its version, as a person may."""
+        self._objects.pop(ref, None)
+
+    def touch(self, ref: PolicyRef) -> None:
+        """Write the object as it is, as a person who labels it does: only its version changes."""
+        if ref in self._objects:
+            held = self._objects[ref]
+            self._objects[ref] = StoredTable(held.table, self._next_version(), held.tombstone)
+
+    async def read(self, ref: PolicyRef) -> StoredTable | None:
+        return self._objects.get(ref)
+
+    async def write(
+        self, ref: PolicyRef, table: Table, resource_version: str | None, *, tombstone: bool = False
+    ) -> StoredTable:
+        held = self._objects.get(ref)
+        found = held.resource_version if held else None
+        if found != resource_version:
+            raise Conflict(f"RoutingTable {ref} is at version {found}, expected {resource_version}")
+        # Through the document and back, as the API server does.
+        table = codec.from_document(json.loads(json.dumps(codec.to_document(table))))
+        stored = StoredTable(table, self._next_version(), tombstone)
+        self._objects[ref] = stored
+        return stored
+
+    async def delete(self, ref: PolicyRef, resource_version: str) -> None:
+        held = self._objects.get(ref)
+        if held is None:
+            return
+        if held.resource_version != resource_version:
+            raise Conflict(
+                f"RoutingTable {ref} is at version {held.resource_version}, not {resource_version}"
+            )
+        del self._objects[ref]
+
+    def _next_version(self) -> str:
+        self._version += 1
+        return str(self._version)
