@@ -20,16 +20,21 @@ help: ## list the targets
 venv: .venv/.ready ## install the Python packages into .venv
 
 .PHONY: demo
-demo: venv ## the whole story on the embedded stack (TRACE=file.csv replays a stream, KEEP=1 leaves it up)
-	@$(PY) -m examples.demo $(if $(TRACE),--trace "$(TRACE)") $(if $(KEEP),--keep)
+demo: venv ## the whole story on local processes (TRACE=file.csv SPEED=n replays a stream, KEEP=1 leaves it up)
+	@$(PY) -m examples.demo $(if $(TRACE),--trace "$(TRACE)") $(if $(SPEED),--speed $(SPEED)) $(if $(KEEP),--keep)
+
+.PHONY: demo-picture
+demo-picture: venv ## run the demo and save its picture as docs/img/demo.svg
+	@$(PY) -m examples.demo --picture docs/img/demo.svg
 
 .PHONY: up
 up: venv ## start Kafka, the Kubernetes API and Valkey as local processes (ARGS="--brokers 3")
 	@$(PY) -m devstack up $(ARGS)
 
 .PHONY: down
-down: venv ## stop them
+down: venv ## stop them, and what a demo with KEEP=1 left up
 	@$(PY) -m devstack down
+	@if test -d .demo; then $(PY) -m devstack --root .demo down; fi
 
 .PHONY: status
 status: venv ## what of the stack is running
@@ -76,5 +81,5 @@ lock: venv ## compile requirements.in into requirements.txt
 
 .PHONY: clean
 clean: ## stop the stack, remove .venv, .devstack and what the checkers cached
-	@if test -x $(PY) && test -d .devstack; then $(PY) -m devstack down; fi
-	@rm -rf .venv .devstack .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	@for root in .devstack .demo; do if test -x $(PY) && test -d $$root; then $(PY) -m devstack --root $$root down; fi; done
+	@rm -rf .venv .devstack .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out

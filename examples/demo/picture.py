@@ -28,8 +28,12 @@ def bar(value: float, full: float, width: int) -> str:
 
 
 def sparkline(values: tuple[float, ...], width: int) -> str:
-    """The last `width` values of an imbalance, from 1 (even) up to the highest one shown."""
-    shown = values[-width:]
+    """An imbalance over time in at most `width` cells, the latest last: each cell the worst of its values.
+
+    The lowest cell is 1 (even), the highest the worst value shown.
+    """
+    each = max(1, -(-len(values) // width))
+    shown = [max(values[max(0, end - each) : end]) for end in range(len(values), 0, -each)][::-1]
     top = max((*shown, 2.0)) - 1.0
     return "".join(_SPARKS[min(7, max(0, int((value - 1.0) / top * 7.99)))] for value in shown)
 
@@ -40,14 +44,18 @@ def picture(scene: Scene) -> RenderableType:
     top.add_column(ratio=1)
     top.add_column(ratio=1)
     top.add_row(
-        Panel(_partitions(scene), title="records/s by partition", border_style="dim", box=box.ROUNDED),
-        Panel(_operator(scene.view), title="what the operator says", border_style="dim", box=box.ROUNDED),
+        _panel("records/s by partition", _partitions(scene), len(scene.view.rates) + 5),
+        _panel("what the operator says", _operator(scene.view), len(scene.view.rates) + 5),
     )
     return Group(
         Text(f" hotkey demo   {scene.title}", style="bold reverse", justify="left"),
         top,
-        Panel(_happenings(scene.happenings), title="what happened", border_style="dim", box=box.ROUNDED),
+        _panel("what happened", _happenings(scene.happenings), LINES + 4),
     )
+
+
+def _panel(title: str, content: RenderableType, height: int) -> Panel:
+    return Panel(content, title=title, border_style="dim", box=box.ROUNDED, height=height)
 
 
 def _partitions(scene: Scene) -> RenderableType:
@@ -88,7 +96,9 @@ def _operator(view: View) -> RenderableType:
 
 def _hot_keys(policy: PolicyView, view: View) -> RenderableType:
     lines = [
-        Text.assemble((key.key, "bold magenta"), f" {key.share} {key.shards or 'no'} shards, {key.reason}")
+        Text.assemble(
+            (key.key, "bold magenta"), f" {key.share} of all, {key.shards or 'no'} shards, {key.reason}"
+        )
         for key in policy.keys
     ]
     lines = lines or [
@@ -105,8 +115,6 @@ def _happenings(happenings: tuple[Happening, ...]) -> RenderableType:
     for each in happenings[-LINES:]:
         style = "cyan" if each.source != "demo" else ""
         grid.add_row(f"{each.at:.1f} s", Text(each.source, style or "dim"), Text(each.text, style))
-    for _ in range(LINES - len(happenings[-LINES:])):
-        grid.add_row("", "", "")
     return grid
 
 

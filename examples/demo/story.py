@@ -83,6 +83,7 @@ class Story:
             ends = self._topic.end_offsets() or ()
             counts.wait_for_offsets(TOPIC, ends, DRAIN_SECONDS, self._system.check)
         with self._step("read every record back and compare"):
+            self.watch.stop()
             return self._judge(load, turns, counts)
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ class PolicyView:
                 HotKey(
                     str(k.get("key", "")),
                     str(k.get("reason", "")),
-                    str(k.get("share", "")),
+                    _percent(k.get("share", 0.0), k.get("shareError", 0.0)),
                     int(k.get("shards", 0)),
                     str(k.get("message", "")),
                 )
@@ -62,6 +62,10 @@ class PolicyView:
     def applied_by(self, producers: int) -> bool:
         """Whether all of exactly so many producers apply the current epoch."""
         return self.producers == f"{producers}/{producers}"
+
+
+def _percent(share: float, error: float) -> str:
+    return f"{share:.0%} +- {error:.1%}"
 
 
 @dataclass(frozen=True, slots=True)

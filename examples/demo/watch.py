@@ -16,7 +16,7 @@ from examples.demo.view import Happening, PolicyView, Scene, View, rates
 
 LOOK_SECONDS = 0.25
 RATE_SECONDS = 2.0  # the rates shown are of the last so many seconds
-KEPT_IMBALANCES = 240
+KEPT_IMBALANCES = 512  # about two minutes
 
 
 class Watch:

@@ -14,7 +14,9 @@ STATUS = {
     "imbalance": "9.61",
     "producers": "3/4",
     "decision": {"reason": "Spread", "message": "nike goes to 12 shards"},
-    "keys": [{"key": "nike", "reason": "Spread", "share": 0.8, "shards": 12, "message": "hot"}],
+    "keys": [
+        {"key": "nike", "reason": "Spread", "share": 0.8, "shareError": 0.01, "shards": 12, "message": "hot"}
+    ],
 }
 VIEW = View(
     at=3.0, rates=(4_000.0, 0.0, 0.0, 0.0), policy=PolicyView.of(STATUS), routes=(("nike", 12),), acked=99
@@ -67,9 +69,9 @@ def test_a_bar_is_as_long_as_its_share(value: float, drawn: str) -> None:
     assert bar(value, 100.0, 10) == drawn
 
 
-def test_the_sparkline_ends_with_the_latest_values_and_starts_at_even() -> None:
+def test_the_sparkline_shows_the_worst_of_what_falls_into_one_cell() -> None:
     assert sparkline((1.0, 5.0, 9.0), 10) == "▁▄█"
-    assert sparkline((1.0, 5.0, 9.0), 2) == "▄█"
+    assert sparkline((9.0, 1.0, 1.0, 5.0, 1.0), 2) == "█▄"
 
 
 def test_a_policy_without_a_status_is_not_ready() -> None:
@@ -77,7 +79,7 @@ def test_a_policy_without_a_status_is_not_ready() -> None:
 
 
 def test_a_hot_key_is_shown_as_status_tells_it() -> None:
-    assert PolicyView.of(STATUS).keys == (HotKey("nike", "Spread", "0.8", 12, "hot"),)
+    assert PolicyView.of(STATUS).keys == (HotKey("nike", "Spread", "80% +- 1.0%", 12, "hot"),)
 
 
 @pytest.mark.parametrize(
