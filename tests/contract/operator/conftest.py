@@ -15,8 +15,16 @@ from devstack import Stack
 from devstack.tools import kubectl
 from hotkey_operator.adapters.kubernetes import KubernetesTables
 from hotkey_operator.ports import Tables
-from tests.contract.operator.worlds import BrokersWorld, DistributionWorld, KafkaWorld, RedisWorld
-from tests.stack.conftest import stack  # noqa: F401
+from tests.contract.operator.worlds import (
+    BrokersWorld,
+    DistributionWorld,
+    KafkaWorld,
+    MemoryBrokersWorld,
+    MemoryDistributionWorld,
+    RedisWorld,
+)
+from tests.simulation.memory import MemoryTables
+from tests.stack.conftest import environment, stack  # noqa: F401
 
 CRDS = Path(__file__).parents[3] / "crds"
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -29,16 +37,20 @@ def run() -> Iterator[Run]:
         yield runner.run
 
 
-@pytest.fixture(params=["kafka"])
+@pytest.fixture(params=["kafka", "memory"])
 def brokers(request: pytest.FixtureRequest, run: Run) -> Iterator[BrokersWorld]:
-    world: BrokersWorld = KafkaWorld(request.getfixturevalue("stack"))
+    is_real = request.param == "kafka"
+    world: BrokersWorld = KafkaWorld(request.getfixturevalue("stack")) if is_real else MemoryBrokersWorld()
     yield world
     run(world.close())
 
 
-@pytest.fixture(params=["redis"])
+@pytest.fixture(params=["redis", "memory"])
 def redis(request: pytest.FixtureRequest, run: Run) -> Iterator[DistributionWorld]:
-    world: DistributionWorld = RedisWorld(request.getfixturevalue("stack"))
+    is_real = request.param == "redis"
+    world: DistributionWorld = (
+        RedisWorld(request.getfixturevalue("stack")) if is_real else MemoryDistributionWorld()
+    )
     yield world
     run(world.close())
 
@@ -54,6 +66,8 @@ def api(stack: Stack) -> Iterator[client.ApiClient]:  # noqa: F811
     made.close()
 
 
-@pytest.fixture(params=["kubernetes"])
+@pytest.fixture(params=["kubernetes", "memory"])
 def tables(request: pytest.FixtureRequest) -> Tables:
+    if request.param == "memory":
+        return MemoryTables()
     return KubernetesTables(request.getfixturevalue("api"))

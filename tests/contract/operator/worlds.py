@@ -6,6 +6,7 @@ One world on the real part and one on the simulation's in-memory part; the suite
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,7 +14,8 @@ from uuid import uuid4
 
 import redis
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from devstack import Stack
 from hotkey_operator.adapters.kafka import KafkaBrokers
@@ -21,6 +23,7 @@ from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.ports import Brokers, Distribution
 from hotkey_sdk.routing.names import hint_channel, reports_key, table_key
 from hotkey_sdk.routing.table import Stream
+from tests.simulation.memory import MemoryBrokers, MemoryDistribution
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ class KafkaWorld:
     """Real Kafka."""
 
     def __init__(self, stack: Stack) -> None:
-        config = {"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0}
+        config: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": stack.kafka.bootstrap,
+            "log_level": 0,
+        }
         self.brokers: Brokers = KafkaBrokers(config)
         self._admin = AdminClient(config)
         self._producer = Producer({**config, "linger.ms": 5, "compression.type": "lz4"})
@@ -95,6 +101,26 @@ class KafkaWorld:
         await self.brokers.close()
 
 
+class MemoryBrokersWorld:
+    """The simulation's cluster."""
+
+    def __init__(self) -> None:
+        self._memory = MemoryBrokers(time.time)
+        self.brokers: Brokers = self._memory
+
+    async def create(self, topic: str, partitions: int, *, compacted: bool = False) -> None:
+        self._memory.create(topic, partitions, compacted=compacted)
+
+    async def append(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        for record in records:
+            self._memory.append(
+                topic, partition, record.key, record.value, dict(record.headers), record.at_ms
+            )
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 class DistributionWorld(Protocol):
     """A place for tables in which the suite may plant anything."""
 
@@ -134,7 +160,7 @@ class RedisWorld:
             self._client.hset(key, mapping=what)
 
     async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
-        self._client.hset(reports_key(stream), client_id, data)  # type: ignore[arg-type]
+        self._client.hset(reports_key(stream), client_id, data)
 
     async def listen(self, stream: Stream) -> None:
         self._subscription.subscribe(hint_channel(stream))
@@ -154,6 +180,34 @@ class RedisWorld:
         self._subscription.close()
         self._client.close()
         await self.distribution.close()
+
+
+class MemoryDistributionWorld:
+    """The simulation's Redis."""
+
+    def __init__(self) -> None:
+        self._memory = MemoryDistribution(time.time)
+        self.distribution: Distribution = self._memory
+        self._hints: dict[Stream, list[int]] = {}
+
+    async def plant(self, stream: Stream, what: Any) -> None:
+        self._memory.plant(stream, what)
+
+    async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
+        self._memory.plant_report(stream, client_id, data)
+
+    async def listen(self, stream: Stream) -> None:
+        def hear(where: Stream, epoch: int) -> None:
+            if where == stream:
+                self._hints.setdefault(where, []).append(epoch)
+
+        self._memory.listeners.append(hear)
+
+    async def hints(self, stream: Stream, count: int) -> list[int]:
+        return self._hints.get(stream, [])[:count]
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 def fresh(name: str) -> str:

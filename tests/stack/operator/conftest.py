@@ -1,0 +1,75 @@
+"""A scene for each test: a namespace of its own, in which it starts operators, topics and loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from devstack import Stack, tools
+from examples.load import Load, prove
+from tests.chart.commands import Program
+from tests.stack.operator.scene import ROOT, Scene
+
+StartLoad = Callable[..., Load]
+Proven = Callable[[Load, str], None]
+
+
+@pytest.fixture(scope="session")
+def resources(stack: Stack) -> Program:
+    """kubectl on an API server that knows our resources."""
+    program = Program(tools.kubectl(), (f"--kubeconfig={stack.kubernetes.kubeconfig}",))
+    program("apply", "-f", str(ROOT / "crds"))
+    names = [f"crd/{plural}.hotkeys.dev" for plural in ("hotkeypolicies", "routingtables")]
+    program("wait", "--for=condition=Established", "--timeout=30s", *names)
+    return program
+
+
+@pytest.fixture
+def scene(stack: Stack, resources: Program, tmp_path: Path) -> Iterator[Scene]:
+    namespace = f"op-{uuid4().hex[:8]}"
+    resources("create", "namespace", namespace)
+    made = Scene(stack, resources, namespace, tmp_path)
+    yield made
+    for operator in made.operators:
+        operator.stop()
+
+
+@pytest.fixture
+def topic(scene: Scene) -> str:
+    """A new topic of 12 partitions."""
+    return scene.topic(f"clicks-{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def start_load(scene: Scene, tmp_path: Path) -> Iterator[StartLoad]:
+    """`start_load(topic, ...)` starts two producers with the SDK, of whose clicks 80 % are `nike`."""
+    loads: list[Load] = []
+
+    def start(topic: str, **options: Any) -> Load:
+        options = {"producers": 2, "records_per_second": 2_000.0, **options}
+        keys, redis_url = scene.public_keys, scene.stack.redis.url
+        folder = tmp_path / f"load-{len(loads)}"
+        loads.append(Load(scene.stack.kafka.bootstrap, topic, redis_url, keys, folder, **options))
+        loads[-1].start()
+        return loads[-1]
+
+    yield start
+    for load in loads:
+        load.kill()
+
+
+@pytest.fixture
+def proven(scene: Scene) -> Proven:
+    """Stops the load and holds the ids in Kafka against those sent and acknowledged."""
+
+    def check(load: Load, topic: str) -> None:
+        load.stop()
+        proof = prove(load.sent_ids(), load.acked_ids(), scene.event_ids(topic))
+        assert proof.acked > 0
+        assert proof.holds, str(proof)
+
+    return check

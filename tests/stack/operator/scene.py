@@ -1,0 +1,286 @@
+"""A namespace with an operator of its own on the running stack, and what a person or a client sees of it.
+
+It knows the operator by its command, its objects and what it publishes, and nothing of its inside.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from devstack import Stack
+from hotkey_sdk.routing import codec
+from hotkey_sdk.routing.envelope import PublicKeys
+from hotkey_sdk.routing.follower import Follower
+from hotkey_sdk.routing.names import TABLE_ENVELOPE, table_key
+from hotkey_sdk.routing.table import Stream, Table
+from tests.chart.commands import Program
+
+ROOT = Path(__file__).parents[3]
+SECRET = "hotkey-signing-key"
+WAIT_SECONDS = 60.0
+_T = TypeVar("_T")
+
+
+def eventually(what: str, look: Callable[[], _T], seconds: float = WAIT_SECONDS) -> _T:
+    """What `look` gives as soon as it is true; fails with what was seen last. `look` may assert."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen: object
+        try:
+            found = look()
+            if found:
+                return found
+            seen = found
+        except (AssertionError, OSError, redis.RedisError) as error:
+            seen = f"{type(error).__name__}: {error}"
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s; seen last: {seen}"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Operator:
+    """`hotkey-operator run` as a process of its own, with its log in `folder`."""
+
+    def __init__(
+        self, stack: Stack, namespace: str, folder: Path, name: str = "operator", **more: str
+    ) -> None:
+        self.log_file = folder / f"{name}.log"
+        self.liveness, self.metrics = free_port(), free_port()
+        self._environment = {
+            **os.environ,
+            "KUBECONFIG": str(stack.kubernetes.kubeconfig),
+            "HOTKEY_KAFKA_BOOTSTRAP_SERVERS": stack.kafka.bootstrap,
+            "HOTKEY_REDIS_URL": stack.redis.url,
+            "HOTKEY_SIGNING_SECRET": f"{namespace}/{SECRET}",
+            "HOTKEY_NAMESPACES": namespace,
+            "HOTKEY_LIVENESS_PORT": str(self.liveness),
+            "HOTKEY_METRICS_PORT": str(self.metrics),
+            **more,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the operator was not started"
+        return self._process
+
+    def start(self) -> Operator:
+        """Start it, again if it ended, and wait until it answers its probe."""
+        command = [sys.executable, "-m", "hotkey_operator", "run"]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        eventually("the operator answers its probe", lambda: self.health() == 200)
+        return self
+
+    def health(self) -> int:
+        """The status code of the liveness probe."""
+        assert self.process.poll() is None, (
+            f"the operator ended with {self.process.poll()}: {self.log()[-3000:]}"
+        )
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.liveness}/healthz", timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def measured(self) -> str:
+        """Its Prometheus metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of one event."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code. A second one if an open watch holds it."""
+        if self._process is None or self._process.poll() is not None:
+            return 0
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
+class Scene:
+    """One namespace and the stack as seen from it."""
+
+    def __init__(self, stack: Stack, kubectl: Program, namespace: str, folder: Path) -> None:
+        self.stack, self.namespace, self.folder = stack, namespace, folder
+        self.kubectl = Program(kubectl.path, (*kubectl.leading, "-n", namespace))
+        self._admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
+        self.operators: list[Operator] = []
+
+    def operator(self, name: str = "operator", **more: str) -> Operator:
+        """A started operator for this namespace; stopped after the test."""
+        made = Operator(self.stack, self.namespace, self.folder, name, **more)
+        self.operators.append(made)
+        return made.start()
+
+    def topic(self, name: str, partitions: int = 12, **settings: str) -> str:
+        """A new topic, usable."""
+        made = self._admin.create_topics([NewTopic(name, partitions, 1, config=settings)])
+        made[name].result(30)
+        eventually(f"topic {name} has leaders", lambda: self._has_leaders(name, partitions))
+        return name
+
+    def _has_leaders(self, name: str, partitions: int) -> bool:
+        try:
+            found = self._admin.list_topics(name, timeout=5).topics[name]
+        except KafkaException:
+            return False
+        return len(found.partitions) == partitions and all(p.leader >= 0 for p in found.partitions.values())
+
+    def apply(self, name: str, spec: Mapping[str, Any]) -> None:
+        """kubectl apply a policy."""
+        body = {
+            "apiVersion": "hotkeys.dev/v1alpha1",
+            "kind": "HotKeyPolicy",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        }
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    def policy(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.kubectl.json("get", "hkp", name)
+        return found
+
+    def status(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.policy(name).get("status", {})
+        return found
+
+    def condition(self, name: str, kind: str = "Ready") -> tuple[str, str, str]:
+        """Status, reason and message of a condition; empty before there is one."""
+        for each in self.status(name).get("conditions", []):
+            if each["type"] == kind:
+                return each["status"], each["reason"], each["message"]
+        return "", "", ""
+
+    def wait_for_condition(
+        self, name: str, reason: str, kind: str = "Ready", seconds: float = WAIT_SECONDS
+    ) -> str:
+        """Wait until the condition gives this reason; its message."""
+
+        def look() -> str:
+            status, found, message = self.condition(name, kind)
+            assert found == reason, (status, found, message)
+            return message or reason
+
+        return eventually(f"policy {name} has {kind} with reason {reason}", look, seconds)
+
+    def events(self, name: str) -> set[str]:
+        """The reasons of the Events on a policy."""
+        found = self.kubectl.json("get", "events")
+        return {each["reason"] for each in found["items"] if each["involvedObject"]["name"] == name}
+
+    def table_object(self, name: str) -> dict[str, Any] | None:
+        printed = self.kubectl.run("get", "hkrt", name, "-o", "json")
+        if printed.code:
+            assert "NotFound" in printed.err, printed.err
+            return None
+        found: dict[str, Any] = json.loads(printed.out)
+        return found
+
+    def table(self, name: str) -> Table | None:
+        """The table in the RoutingTable object."""
+        found = self.table_object(name)
+        return None if found is None else codec.from_document(found["spec"])
+
+    @property
+    def public_keys(self) -> str:
+        """The text of the Secret that clients get."""
+        data = self.kubectl.json("get", "secret", SECRET)["data"]["public.keys"]
+        return base64.b64decode(data).decode()
+
+    def stream(self, topic: str) -> Stream:
+        return Stream(self.stack.kafka.cluster_id, topic)
+
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.stack.redis.url, socket_timeout=10)
+
+    def published(self, topic: str) -> Table | None:
+        """What Redis holds, as a client takes it: signature, stream and form verified; None when it refuses."""
+        with self.redis() as client:
+            try:
+                envelope: Any = client.hget(table_key(self.stream(topic)), TABLE_ENVELOPE)
+            except redis.ResponseError:
+                return None
+        follower = Follower(self.stream(topic), PublicKeys.parse(self.public_keys))
+        if isinstance(envelope, bytes):
+            follower.offer(envelope)
+        return follower.table
+
+    def wait_for_published(self, name: str, topic: str, seconds: float = WAIT_SECONDS) -> Table:
+        """Wait until Redis holds, verified, what the RoutingTable object holds."""
+
+        def look() -> Table:
+            stored, held = self.table(name), self.published(topic)
+            assert stored is not None
+            assert held == stored, f"object: epoch {stored.epoch}, Redis: {held.epoch if held else None}"
+            return stored
+
+        return eventually(f"Redis holds the table of {name}", look, seconds)
+
+    def wait_for_routes(self, name: str, keys: set[bytes], seconds: float = WAIT_SECONDS) -> Table:
+        """Wait until exactly these keys are routed; the table."""
+
+        def look() -> Table:
+            table = self.table(name)
+            assert table is not None, "no RoutingTable"
+            assert {route.key for route in table.routes} == keys, (table, self.status(name).get("decision"))
+            return table
+
+        return eventually(f"policy {name} routes {keys or 'nothing'}", look, seconds)
+
+    def event_ids(self, topic: str) -> list[str]:
+        """The event id of every record in the topic."""
+        config = {"bootstrap.servers": self.stack.kafka.bootstrap, "group.id": "ids", "log_level": 0}
+        consumer = Consumer({**config, "enable.auto.commit": False})
+        try:
+            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            whole = [TopicPartition(topic, p, 0) for p in partitions]
+            wanted = sum(consumer.get_watermark_offsets(each, timeout=10)[1] for each in whole)
+            consumer.assign(whole)
+            found: list[str] = []
+            deadline = time.monotonic() + WAIT_SECONDS
+            while len(found) < wanted:
+                assert time.monotonic() < deadline, f"read {len(found)} of {wanted} records"
+                for message in consumer.consume(10_000, timeout=1.0):
+                    assert message.error() is None, message.error()
+                    found.append(json.loads(message.value() or b"{}")["event_id"])
+            return found
+        finally:
+            consumer.close()

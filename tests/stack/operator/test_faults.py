@@ -1,0 +1,242 @@
+"""Redis, Kafka and the API server each gone and back, and the operator itself killed, under load.
+
+Each test ends with the proof by ids: nothing that was acknowledged is missing, nothing stands there twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from hotkey_sdk.routing import codec
+from hotkey_sdk.routing.envelope import SigningKey, seal
+from hotkey_sdk.routing.names import TABLE_DIGEST, TABLE_ENVELOPE, TABLE_EPOCH, table_key
+from hotkey_sdk.routing.table import Table
+from tests.stack.operator.conftest import Proven, StartLoad
+from tests.stack.operator.scene import Operator, Scene, eventually
+
+HOT = {"trigger": {"recordsPerSecond": 500}}
+NO_ROUTE_WANTED = {"trigger": {"recordsPerSecond": 1_000_000}}
+ANOTHER_EPOCH = '{"spec":{"dimensions":[{"name":"user_id"}]}}'  # a change that every table must carry
+
+
+def governed(scene: Scene, topic: str, spec: dict[str, Any]) -> Operator:
+    operator = scene.operator()
+    scene.apply("clicks", {"topic": topic, **spec})
+    scene.wait_for_condition("clicks", "Governing")
+    scene.wait_for_published("clicks", topic)
+    return operator
+
+
+def change_epoch(scene: Scene) -> None:
+    scene.kubectl("patch", "hkp", "clicks", "--type=merge", "-p", ANOTHER_EPOCH)
+
+
+def fields(table: Table, envelope: bytes) -> dict[str, Any]:
+    return {TABLE_EPOCH: table.epoch, TABLE_DIGEST: "x", TABLE_ENVELOPE: envelope}
+
+
+def own_key(scene: Scene) -> SigningKey:
+    data = scene.kubectl.json("get", "secret", "hotkey-signing-key")["data"]["private.key"]
+    return SigningKey.from_bytes(base64.b64decode(base64.b64decode(data)))
+
+
+# What may stand in Redis instead of the table: from the table and the signing key.
+LIES: dict[str, Callable[[Table, SigningKey], Any]] = {
+    "nothing": lambda table, key: None,
+    "a string": lambda table, key: b"hello",
+    "a list": lambda table, key: ["a", "b"],
+    "no envelope": lambda table, key: {TABLE_EPOCH: table.epoch},
+    "malformed": lambda table, key: fields(table, b"\xff{not json"),
+    "truncated": lambda table, key: fields(table, seal(codec.encode(table), key)[:-50]),
+    "10 MB": lambda table, key: fields(table, b"x" * 10_000_000),
+    "wrongly signed": lambda table, key: fields(table, seal(codec.encode(table), SigningKey.generate())),
+    "unsigned": lambda table, key: fields(table, seal(codec.encode(table), None)),
+    "an older table": lambda table, key: fields(
+        older := msgspec.structs.replace(table, epoch=table.epoch - 1, routes=()),
+        seal(codec.encode(older), key),
+    ),
+    "an older table under a higher epoch": lambda table, key: {
+        **fields(table, seal(codec.encode(msgspec.structs.replace(table, epoch=1, routes=())), key)),
+        TABLE_EPOCH: table.epoch + 1_000_000,
+    },
+}
+
+
+def test_whatever_stands_in_redis_is_replaced_by_the_table_and_nothing_is_lost(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    operator = governed(scene, topic, HOT)
+    load = start_load(topic)
+    table = scene.wait_for_routes("clicks", {b"nike"})
+    signing_key, key = own_key(scene), table_key(scene.stream(topic))
+    for lie, make in LIES.items():
+        # when it is put there
+        planted = make(scene.wait_for_published("clicks", topic), signing_key)
+        with scene.redis() as client:
+            client.delete(key)
+            if isinstance(planted, bytes):
+                client.set(key, planted)
+            elif isinstance(planted, list):
+                client.rpush(key, *planted)
+            elif planted is not None:
+                client.hset(key, mapping=planted)
+        # then the table soon stands there again
+        scene.wait_for_published("clicks", topic, seconds=30)
+        assert operator.health() == 200, lie
+    assert scene.wait_for_routes("clicks", {b"nike"}).epoch >= table.epoch
+    eventually("it is told", lambda: "Republished" in scene.events("clicks"))
+    proven(load, topic)
+
+
+def test_redis_killed_and_back_gets_the_table_again_and_status_tells(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    governed(scene, topic, HOT)
+    load = start_load(topic)
+    scene.wait_for_routes("clicks", {b"nike"})
+    scene.stack.redis.kill()
+    try:
+        scene.wait_for_condition("clicks", "RedisUnavailable")
+        load.wait_for_acks(30, each=load.acked_count // 2 + 2_000)
+    finally:
+        scene.stack.redis.restart()
+    scene.wait_for_condition("clicks", "Governing")
+    scene.wait_for_published("clicks", topic, seconds=30)
+    proven(load, topic)
+
+
+def test_kafka_killed_and_back_is_told_and_governed_again(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    governed(scene, topic, HOT)
+    load = start_load(topic)
+    scene.stack.kafka.kill()
+    try:
+        message = scene.wait_for_condition("clicks", "KafkaUnavailable")
+        assert topic in message
+    finally:
+        scene.stack.kafka.restart()
+    scene.wait_for_condition("clicks", "Governing")
+    scene.wait_for_routes("clicks", {b"nike"})
+    proven(load, topic)
+
+
+def test_the_api_server_killed_and_back_is_survived_by_the_same_process(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    operator = governed(scene, topic, HOT)
+    load = start_load(topic)
+    before = scene.wait_for_routes("clicks", {b"nike"})
+    scene.stack.kubernetes.apiserver.kill()
+    try:
+        eventually("the operator says so", lambda: "KubernetesUnavailable" in operator.log())
+        assert operator.health() == 200
+        assert scene_published_epoch(scene, topic, before) == before.epoch
+    finally:
+        scene.stack.kubernetes.apiserver.restart()
+    change_epoch(scene)
+
+    def taken_up() -> bool:
+        table = scene.table("clicks")
+        assert table is not None
+        return table.epoch > before.epoch
+
+    eventually("a change is taken up again", taken_up)
+    scene.wait_for_published("clicks", topic)
+    proven(load, topic)
+
+
+def scene_published_epoch(scene: Scene, topic: str, known: Table) -> int:
+    """The epoch that stands in Redis, unverified: the public keys cannot be read while the API is away."""
+    with scene.redis() as client:
+        found: Any = client.hget(table_key(scene.stream(topic)), TABLE_EPOCH)
+    return int(found or 0)
+
+
+def test_an_operator_killed_between_object_and_publication_publishes_after_its_restart(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    # given a Redis that does not answer, so that a publication hangs
+    operator = governed(scene, topic, NO_ROUTE_WANTED)
+    load = start_load(topic)
+    before = scene.wait_for_published("clicks", topic)
+    scene.stack.redis.pause()
+    try:
+        # when the object has the next epoch, the operator is killed
+        change_epoch(scene)
+
+        def written() -> Table | None:
+            table = scene.table("clicks")
+            return table if table is not None and table.epoch > before.epoch else None
+
+        after = eventually("the object has the next epoch", written)
+        operator.kill()
+    finally:
+        scene.stack.redis.resume()
+    held = scene.published(topic)
+    assert held is not None
+    assert held.epoch == before.epoch
+
+    # then its successor publishes what the object holds
+    operator.start()
+    assert scene.wait_for_published("clicks", topic).epoch >= after.epoch
+    proven(load, topic)
+
+
+def test_an_operator_killed_at_any_time_goes_on_from_the_objects(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    operator = governed(scene, topic, HOT)
+    load = start_load(topic)
+    spread = scene.wait_for_routes("clicks", {b"nike"})
+    operator.kill()
+    operator.start()
+    scene.wait_for_condition("clicks", "Governing")
+    assert scene.wait_for_routes("clicks", {b"nike"}).epoch >= spread.epoch
+    scene.apply("clicks", {"topic": topic, **HOT, "release": {"for": "2s"}})
+    load.set_hot_share(0.0)
+    scene.wait_for_routes("clicks", set())
+    proven(load, topic)
+
+
+def test_of_two_operators_the_one_that_loses_the_race_stands_by_and_says_so(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    # given two operators that govern the same policy
+    operators = [scene.operator("first"), scene.operator("second")]
+    scene.apply("clicks", {"topic": topic, **NO_ROUTE_WANTED})
+    scene.wait_for_condition("clicks", "Governing")
+    load = start_load(topic)
+
+    # when both see a change at once: both have read the object before the API server answers either
+    def raced() -> bool:
+        name = f"d{len(scene.policy('clicks')['spec']['dimensions'])}"
+        added = json.dumps([{"op": "add", "path": "/spec/dimensions/-", "value": {"name": name}}])
+        scene.kubectl("patch", "hkp", "clicks", "--type=json", "-p", added)
+        scene.stack.kubernetes.apiserver.pause()
+        try:
+            return_after_both_wait(scene)
+        finally:
+            scene.stack.kubernetes.apiserver.resume()
+        scene.wait_for_published("clicks", topic)
+        return any("TableConflict" in operator.log() for operator in operators)
+
+    eventually("one of the two loses a race", raced, seconds=120)
+
+    # then it stands by, and both agree in the end
+    scene.wait_for_condition("clicks", "Governing")
+    final = scene.wait_for_published("clicks", topic)
+    assert len(final.dimensions) == len(scene.policy("clicks")["spec"]["dimensions"])
+    proven(load, topic)
+
+
+def return_after_both_wait(scene: Scene) -> None:
+    """Two seconds of a frozen API server: both loops turn once a second and then wait for it."""
+    with pytest.raises(AssertionError):
+        scene.kubectl("get", "--raw=/readyz", "--request-timeout=2s")
