@@ -95,6 +95,9 @@ def _operator(view: View) -> RenderableType:
 
 
 def _hot_keys(policy: PolicyView, view: View) -> RenderableType:
+    if len(policy.keys) == 1:
+        (key,) = policy.keys
+        return Text.assemble((key.key, "bold magenta"), f" {key.share} of all: {key.reason}, {key.message}")
     lines = [
         Text.assemble(
             (key.key, "bold magenta"), f" {key.share} of all, {key.shards or 'no'} shards, {key.reason}"
