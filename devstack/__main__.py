@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     fetch.add_argument("--controller-manager", action="store_true", help="kube-controller-manager too")
     down = commands.add_parser("down", help="stop all of it; data and logs stay")
     down.add_argument("--wipe", action="store_true", help="remove data and logs too")
-    commands.add_parser("status", help="what runs, where and since when; exit code 1 unless all does")
+    commands.add_parser("status", help="what runs and where; exit code 1 unless all of it does")
     logs = commands.add_parser("logs", help="show a part's log")
     logs.add_argument("name", help="a name that status shows")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")

@@ -129,7 +129,7 @@ def _build(names: Sequence[str], versions: KubernetesVersions, folder: Path, pro
     }
     (folder / "scratch").mkdir()
     mains = [_MAINS[name] for name in names]
-    with progress.step(f"downloading the Go modules of {', '.join(names)} {versions.version}"):
+    with progress.step(f"downloading the Go modules of Kubernetes {versions.version}"):
         packages = run(
             ["go", "list", "-deps", "-tags", _TAGS, *mains],
             what="downloading the Go modules of the Kubernetes API",
@@ -137,7 +137,8 @@ def _build(names: Sequence[str], versions: KubernetesVersions, folder: Path, pro
             folder=MODULE,
         )
     total = sum(" " not in line for line in packages.splitlines())
-    with progress.step(f"building {', '.join(names)} (once; about 6 minutes on 2 cores), packages") as step:
+    progress.say(f"building {', '.join(names)} from source: only this once, 6 minutes on 2 idle cores")
+    with progress.step("Go packages compiled") as step:
         _compile(names, versions, folder, environment, _Counter(step, total))
 
 

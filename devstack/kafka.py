@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,8 @@ class KafkaNode(Part):
 
     def probe(self) -> str | None:
         """Asks this very node, so that nobody else's answer is taken for its own."""
+        # A client that was refused once waits longer and longer before it tries again.
+        socket.create_connection(("127.0.0.1", self.port), timeout=_PROBE_SECONDS).close()
         try:
             metadata = _client(self.address).list_topics(timeout=_PROBE_SECONDS)
         except KafkaException as error:

@@ -50,6 +50,7 @@ class Part(ABC):
 
     ready_seconds = 60.0
     stop_seconds = 10.0
+    stop_request = signal.SIGTERM
 
     def __init__(self, name: str, place: Place, port: int) -> None:
         self.name = name
@@ -136,7 +137,7 @@ class Part(ABC):
         """Ends the process in order if it runs."""
         record = self.record
         if record is not None:
-            record.end(seconds=self.stop_seconds)
+            record.end(seconds=self.stop_seconds, request=self.stop_request)
         self._reap()
 
     def kill(self) -> None:

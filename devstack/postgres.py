@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 from pathlib import Path
 
 from devstack.cache import remove
 from devstack.part import Part, Place
-from devstack.process import Command, run
+from devstack.process import Command, ProcessRecord, run
 
 
 class Postgres(Part):
     """One server with trust authentication on 127.0.0.1, database and user `postgres`."""
+
+    # SIGTERM would wait until the last client has gone.
+    stop_request = signal.SIGINT
 
     def __init__(self, place: Place, port: int) -> None:
         super().__init__("postgres", place, port)
@@ -40,6 +44,22 @@ class Postgres(Part):
         }
         arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return Command([str(binary("postgres")), "-D", str(self.data), *arguments], unprivileged=True)
+
+    def pause(self) -> None:
+        """Freezes the server and the processes that serve its connections."""
+        super().pause()
+        self._send_children(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send_children(signal.SIGCONT)
+        super().resume()
+
+    def _send_children(self, sent: signal.Signals) -> None:
+        pid = self._running_record().pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            record = ProcessRecord.of(int(child), self.name)
+            if record is not None:
+                record.send(sent)
 
     def probe(self) -> str | None:
         argv = [str(binary("pg_isready")), "-h", "127.0.0.1", "-p", str(self.port), "-t", "2"]

@@ -59,18 +59,18 @@ class ProcessRecord:
             except ProcessLookupError:
                 return
 
-    def end(self, *, seconds: float) -> None:
+    def end(self, *, seconds: float, request: signal.Signals = signal.SIGTERM) -> None:
         """Asks to stop, asks once more after a moment, kills at the deadline.
 
         An API server waits for its open watches at the first request and exits at the second. A
         frozen process is woken, or it would never see the request.
         """
         deadline = time.monotonic() + seconds
-        self.send(signal.SIGTERM)
+        self.send(request)
         self.send(signal.SIGCONT)
         if self._gone_by(min(deadline, time.monotonic() + 2)):
             return
-        self.send(signal.SIGTERM)
+        self.send(request)
         if not self._gone_by(deadline):
             self.kill()
 

@@ -52,7 +52,10 @@ def fetch(options: Options, cache: Cache, environment: Mapping[str, str], progre
     binaries = ControlPlane({})
     if names:
         binaries = control_plane.control_plane(versions.kubernetes, cache, progress, environment, names)
-    return Programs(with_archive(kafka, cache, progress), binaries)
+    if kafka.libs.is_relative_to(cache.folder):
+        # Jars of KAFKA_HOME may change under an archive.
+        kafka = with_archive(kafka, cache, progress)
+    return Programs(kafka, binaries)
 
 
 def _binaries(options: Options) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ so that a log stays short.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -94,7 +95,8 @@ class Progress:
             return
         with self._lock:
             if self._terminal:
-                self._stream.write(f"\r\x1b[K{line}" + ("\n" if final else ""))
+                shown = line if final else line[: shutil.get_terminal_size().columns - 1]
+                self._stream.write(f"\r\x1b[K{shown}" + ("\n" if final else ""))
             else:
                 self._stream.write(f"{line}\n")
             self._stream.flush()

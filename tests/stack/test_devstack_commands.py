@@ -282,6 +282,27 @@ def test_the_parts_of_a_living_program_are_not_taken_from_it(
 
 
 @pytest.mark.slow
+def test_installed_binaries_take_the_place_of_downloads_and_builds(
+    terminal: Terminal, tmp_path: Path, environment: Mapping[str, str]
+) -> None:
+    # given a Kafka and Kubernetes binaries that are there, and a cache that is empty
+    programs = Stack(tmp_path, environment=environment).fetch()
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    for name, path in programs.control_plane.binaries.items():
+        (assets / name).symlink_to(path)
+    installed = {"KUBEBUILDER_ASSETS": str(assets), "KAFKA_HOME": str(programs.kafka.libs.parent)}
+    terminal.environment |= {**installed, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    # when a stack is started
+    shown = terminal.type("up")
+    # then it runs them, and nothing was downloaded or built
+    assert shown.returncode == 0, shown.stderr
+    assert set(terminal.records()) == {"kafka", "etcd", "apiserver", "redis"}
+    filled = [path.name for path in (tmp_path / "cache" / "hotkey").iterdir() if path.is_dir()]
+    assert all(name.startswith("kafka-log4j-") for name in filled), filled
+
+
+@pytest.mark.slow
 def test_a_whole_stack_comes_up_without_any_option(terminal: Terminal) -> None:
     shown = terminal.type("up")
     assert shown.returncode == 0, shown.stderr

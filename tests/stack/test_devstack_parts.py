@@ -268,6 +268,32 @@ def test_postgres_keeps_what_was_committed_over_a_kill(make_stack: Callable[...,
 
 
 @pytest.mark.slow
+def test_a_frozen_postgres_answers_no_connection_until_it_is_thawed(make_stack: Callable[..., Stack]) -> None:
+    postgres = make_stack(kubernetes=False, redis=False, postgres=True).postgres
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        postgres.pause()
+        connection.pgconn.send_query(b"select 7")
+        with pytest.raises(psycopg.OperationalError, match="timeout"):
+            psycopg.connect(postgres.dsn, connect_timeout=2)
+        connection.pgconn.consume_input()
+        assert connection.pgconn.is_busy(), "a frozen server has answered"
+        postgres.resume()
+        result = connection.pgconn.get_result()
+        assert result is not None
+        assert result.get_value(0, 0) == b"7"
+        assert connection.pgconn.get_result() is None
+
+
+@pytest.mark.slow
+def test_postgres_ends_in_order_although_a_client_is_connected(make_stack: Callable[..., Stack]) -> None:
+    postgres = make_stack(kubernetes=False, redis=False, postgres=True).postgres
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute("select 1")
+        postgres.stop()
+    assert "database system is shut down" in postgres.log.read_text()
+
+
+@pytest.mark.slow
 def test_a_persistent_redis_keeps_its_data_over_a_kill(make_stack: Callable[..., Stack]) -> None:
     server = make_stack(kubernetes=False, redis_persistent=True).redis
     with redis.Redis.from_url(server.url) as connection:
