@@ -79,7 +79,7 @@ class RedisStore:
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 0),
+            retry=Retry(NoBackoff(), 1),  # a connection that died while idle is made anew at once
             health_check_interval=0,
             decode_responses=False,
         )

@@ -84,7 +84,7 @@ class _Document(msgspec.Struct, frozen=True, rename="camel"):
 
 def to_document(table: Table) -> dict[str, Any]:
     """The table as plain JSON types. Raises `TableError` when a reader would refuse it."""
-    document: dict[str, Any] = msgspec.to_builtins(_write(table))
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(_write(table)))
     from_document(document)
     return document
 

@@ -148,13 +148,15 @@ def _header_reader(name: str) -> _Reader:
         if not headers:
             return None
         try:
-            if isinstance(headers, list):
-                for header, value in reversed(headers):
-                    if header == name:
-                        return value
-                return None
-            found: Value = dict(headers).get(name)
-            return found
+            if not isinstance(headers, list):
+                found: Value = dict(headers).get(name)
+                return found
+            header: str
+            value: HeaderValue
+            for header, value in reversed(headers):
+                if header == name:
+                    return value
+            return None
         except (TypeError, ValueError):
             return None  # neither a dict nor pairs: the Kafka client says so better than we can
 
