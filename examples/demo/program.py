@@ -28,7 +28,7 @@ class Program:
         self.name = name
         self.log = root / "logs" / f"{name}.log"
         self._record_file = root / "run" / f"{name}.json"
-        self._command = Command([str(BIN / arguments[0]), *arguments[1:]], {**os.environ, **environment})
+        self._command = Command([str(BIN / arguments[0]), *arguments[1:]], {**_inherited(), **environment})
         self._tied = tied
         self._record: ProcessRecord | None = None
 
@@ -78,6 +78,11 @@ class Program:
         self._record.end(seconds=STOP_SECONDS)
         self._child.wait()
         self._record_file.unlink(missing_ok=True)
+
+
+def _inherited() -> dict[str, str]:
+    """Our environment without settings of a hotkey that is not the demo's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HOTKEY_")}
 
 
 def free_port() -> int:

@@ -5,10 +5,13 @@ It knows by which commands and settings the parts are run, and nothing of what t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from devstack import Stack
+from devstack.state import State
 from examples.demo.counts import Counts
+from examples.demo.errors import DemoError
 from examples.demo.kube import Kube
 from examples.demo.program import Program, free_port
 from examples.demo.stream import Topic
@@ -32,12 +35,22 @@ class System:
 
     def start(self) -> None:
         """Bring up an empty stack and make the API know hotkey's resources."""
+        self._refuse_another()
         self.stack.wipe()
         self.stack.start()
         self.kube = Kube(self.stack.kubernetes.kubeconfig, NAMESPACE)
         self.kube.install_crds(ROOT / "crds")
         for namespace in (SYSTEM_NAMESPACE, NAMESPACE):
             self.kube.create_namespace(namespace)
+
+    def _refuse_another(self) -> None:
+        """A kept stack is replaced; one that another demo shows right now is not."""
+        state = State.read(self.root)
+        owner = state.owner if state is not None and state.tied else None
+        if owner is not None and owner.is_running and owner.pid != os.getpid():
+            raise DemoError(
+                f"process {owner.pid} uses {self.root} right now: wait for it, or give another --root"
+            )
 
     def topic(self, name: str, partitions: int) -> Topic:
         """A topic on the stack's Kafka; not yet created."""
