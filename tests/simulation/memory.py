@@ -1,4 +1,4 @@
-"""The operator's ports in memory, for the simulation. The contract suites hold them to what the real parts do.
+"""The operator's ports in memory. The contract suites hold them to what the real parts do.
 
 They never fail by themselves: faults are put around them.
 """
@@ -172,6 +172,11 @@ class MemoryDistribution:
             stream: _Shelf(shelf.table, dict(shelf.reports)) for stream, shelf in snapshot.items()
         }
 
+    def envelope(self, stream: Stream) -> bytes | None:
+        """The envelope as a client reads it; None where there is none."""
+        held = self._shelf(stream).table
+        return _bytes(held.get(TABLE_ENVELOPE)) if isinstance(held, dict) else None
+
     async def read(self, stream: Stream) -> PublishedEnvelope | None:
         held = self._shelf(stream).table
         if held is None:
@@ -249,6 +254,9 @@ class MemoryTables:
         if ref in self._objects:
             held = self._objects[ref]
             self._objects[ref] = StoredTable(held.table, self._next_version(), held.tombstone)
+
+    def peek(self, ref: PolicyRef) -> StoredTable | None:
+        return self._objects.get(ref)
 
     async def read(self, ref: PolicyRef) -> StoredTable | None:
         return self._objects.get(ref)

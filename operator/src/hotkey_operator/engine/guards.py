@@ -113,14 +113,13 @@ def somebody_is_heavy(s: Situation) -> Stop | None:
     if s.heavy() or any(not s.is_settling(route.key) for route in s.table.routes):
         return None
     partition = s.long_hot[0]
-    unsampled = partition not in s.memory.fresh_evidence(s.at)
     perhaps = s.perhaps_heavy()
-    if unsampled:
+    if any(s.is_settling(route.key) for route in s.table.routes):
+        return Stop(Reason.SETTLING, f"{heat(s, partition)}; the last change is not yet visible")
+    if partition not in s.memory.fresh_evidence(s.at):
         return Stop(Reason.SAMPLING, f"{heat(s, partition)}; its records are being sampled")
     if perhaps:
         return Stop(Reason.SAMPLING, f"{heat(s, partition)}; not yet sure of key {name(perhaps[0].key)}")
-    if any(s.is_settling(route.key) for route in s.table.routes):
-        return Stop(Reason.SETTLING, f"{heat(s, partition)}; the last change is not yet visible")
     return Stop(
         Reason.NO_DOMINANT_KEY, f"{heat(s, partition)}, but no key of it is big enough to be worth a route"
     )

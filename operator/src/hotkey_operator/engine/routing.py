@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from hotkey_operator.engine.cooling import merged_back
 from hotkey_operator.engine.guards import Stop, first_stop
 from hotkey_operator.engine.heavy import KeyLoad, weights
 from hotkey_operator.engine.placement import Ground, HotKey, Plan, plan
-from hotkey_operator.engine.rates import STEADY_SECONDS
+from hotkey_operator.engine.rates import FAST_SECONDS, STEADY_SECONDS, SURELY
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.shards import record_keys
 from hotkey_operator.engine.situation import Situation
@@ -20,6 +21,7 @@ from hotkey_operator.engine.wording import count, heat, name, names, part_of, pe
 from hotkey_sdk.routing.codec import TableError, encode
 from hotkey_sdk.routing.table import Route
 
+FOLLOWED = 0.7  # of the hottest partition's load must be what the table puts there
 WORTH = 0.05  # of the hottest partition's load: a plan that gains less is not worth a change
 
 
@@ -59,7 +61,7 @@ def _spread(s: Situation, kept: tuple[Route, ...]) -> Outcome:
     hot = [*new, *(_routed(s, each) for each in moving)]
     planned = _plan(s, hot, still)
     routes = tuple(sorted((*still, *planned.routes), key=lambda each: each.key))
-    if planned.gain < WORTH or routes == kept:
+    if planned.gain < WORTH or routes == kept or not (new or _is_sure(s, planned)):
         return _nothing_gained(s, kept, new, refused)
     fitting, too_big = _within_size(s, routes, {each.key for each in new})
     refused |= too_big
@@ -131,6 +133,18 @@ def _carried(s: Situation, hot: HotKey) -> dict[int, float]:
     return carried
 
 
+def _is_sure(s: Situation, planned: Plan) -> bool:
+    """Whether planning spread keys anew would gain more than the noise of a second's count.
+
+    Nor is it worth a change where the partitions are much hotter than the table makes them: then records do
+    not follow the table, and another table would not be followed either.
+    """
+    if max(s.loads) * FOLLOWED > max(planned.before):
+        return False
+    count, worst = max(planned.before) / s.mean_size(), planned.worst / s.mean_size()
+    return count - worst > SURELY * math.sqrt(count / FAST_SECONDS)
+
+
 def _nothing_gained(
     s: Situation, kept: tuple[Route, ...], new: Sequence[HotKey], refused: dict[bytes, Stop]
 ) -> Outcome:
@@ -141,7 +155,7 @@ def _nothing_gained(
         first = next(iter(refused.values()))
         return Outcome(first.reason, f"{heat(s, s.long_hot[0])}; {first.message}", kept, refused)
     if any(each.key in s.keys and s.keys[each.key].total > 0 for each in kept):
-        holding = f"{heat(s, s.long_hot[0])}; the routes stand, planning them anew would gain nothing"
+        holding = f"{heat(s, s.long_hot[0])}; the routes stand: other ones would not surely be better"
         return Outcome(Reason.HOLDING, holding, kept)
     no_key = f"{heat(s, s.long_hot[0])}, but no key of it is big enough to be worth a route"
     return Outcome(Reason.NO_DOMINANT_KEY, no_key, kept)

@@ -59,6 +59,11 @@ class Situation:
         """The load of a mean partition, in the planning unit."""
         return sum(self.loads) / len(self.loads)
 
+    def mean_size(self) -> float:
+        """The planning unit's worth of one record: 1, or bytes where bytes are planned."""
+        records = sum(self.steadied.records) if self.steadied else 0.0
+        return sum(self.loads) / records if records > 0 else 1.0
+
     @property
     def long_hot(self) -> tuple[int, ...]:
         """The partitions that have been over the trigger for `trigger.for`."""

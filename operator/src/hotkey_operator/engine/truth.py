@@ -29,6 +29,8 @@ def standing(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> S
     """What the object must hold, under the next epoch where it does not."""
     content, why = _content(spec, observation, topic)
     stored = observation.stored.table if observation.stored else None
+    if why is None and observation.stored is not None and observation.stored.tombstone:
+        why = "the tombstone of a deleted policy is taken over"
     if why is None and stored is not None and content != stored:
         why = "the policy or the topic changed"
     if why is None and _epoch_is_behind(observation, content):

@@ -1,0 +1,194 @@
+"""Producers and a reader as the SDK makes them: its follower and router, polled and hinted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from hotkey_sdk.routing.envelope import PublicKeys
+from hotkey_sdk.routing.follower import Follower, Outcome
+from hotkey_sdk.routing.partitioner import partition_for
+from hotkey_sdk.routing.report import ClientReport, Role, encode_report
+from hotkey_sdk.routing.router import Destination
+from hotkey_sdk.routing.table import Stream
+from tests.simulation.faults import Kind, Weather
+from tests.simulation.memory import MemoryBrokers, MemoryDistribution
+
+POLL_SECONDS, JITTER = 1.0, (0.75, 1.25)
+REPORT_SECONDS = 3.0
+TICK_SECONDS = 0.1
+USERS = 2_000
+BATCH_RECORDS, STRIDE = 4, 7  # an odd stride visits every slot
+
+
+class ForgetfulFollower:
+    """The planted bug: a follower that takes whatever validly signed table it is offered, older ones too."""
+
+    def __init__(self, stream: Stream, keys: PublicKeys) -> None:
+        self._stream, self._keys = stream, keys
+        self.follower = Follower(stream, keys)
+
+    def offer(self, data: bytes) -> Outcome:
+        outcome = self.follower.offer(data)
+        if outcome is not Outcome.OLDER:
+            return outcome
+        self.follower = Follower(self._stream, self._keys)
+        return self.follower.offer(data)
+
+
+class RealFollower:
+    """The product's follower."""
+
+    def __init__(self, stream: Stream, keys: PublicKeys) -> None:
+        self.follower = Follower(stream, keys)
+
+    def offer(self, data: bytes) -> Outcome:
+        return self.follower.offer(data)
+
+
+MakeFollower = Callable[[Stream, PublicKeys], RealFollower | ForgetfulFollower]
+
+
+@dataclass
+class Surroundings:
+    """What every client of a run shares. `clock`: unix seconds; `adopted`: (client, epoch) as they happen."""
+
+    stream: Stream
+    keys: PublicKeys
+    make_follower: MakeFollower
+    brokers: MemoryBrokers
+    distribution: MemoryDistribution
+    weather: Weather
+    clock: Callable[[], float]
+    adopted: Callable[[str, Follower], None]
+
+
+class Client:
+    """One client process: it follows the table, and reports the epoch that it applies."""
+
+    def __init__(self, name: str, role: Role, around: Surroundings, chance: random.Random) -> None:
+        self.name = name
+        self.chance = chance
+        self.around = around
+        self.following = around.make_follower(around.stream, around.keys)
+        self._role = role
+        self._hinted = asyncio.Event()
+        self._reported_at = float("-inf")
+        around.distribution.listeners.append(self._hint)
+
+    @property
+    def epoch(self) -> int:
+        return self.following.follower.epoch
+
+    async def follow(self) -> None:
+        """Read on every hint and poll; never fail for what Redis does."""
+        while True:
+            await asyncio.sleep(self.chance.uniform(0.001, 0.03))
+            self._read_table()
+            try:
+                async with asyncio.timeout(POLL_SECONDS * self.chance.uniform(*JITTER)):
+                    await self._hinted.wait()
+            except TimeoutError:
+                pass
+            self._hinted.clear()
+
+    def close(self) -> None:
+        self.around.distribution.listeners.remove(self._hint)
+
+    def _hint(self, stream: Stream, epoch: int) -> None:  # noqa: ARG002
+        if not self.around.weather.is_on(Kind.HINTS_LOST) and not self.around.weather.is_on(Kind.REDIS_GONE):
+            self._hinted.set()
+
+    def _read_table(self) -> None:
+        if self.around.weather.is_on(Kind.REDIS_GONE):
+            return
+        envelope = self.around.distribution.envelope(self.around.stream)
+        if envelope is not None and self.following.offer(envelope) is Outcome.ADOPTED:
+            self.around.adopted(self.name, self.following.follower)
+        if self.around.clock() - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = self.around.clock()
+            report = ClientReport(self.name, self._role, self.epoch, self._reported_at)
+            self.around.distribution.plant_report(self.around.stream, self.name, encode_report(report))
+
+
+@dataclass
+class Ledger:
+    """Record ids: those that were acknowledged, and how often each was read."""
+
+    acknowledged: set[bytes] = field(default_factory=set)
+    read: dict[bytes, int] = field(default_factory=dict)
+
+
+class SimulatedProducer(Client):
+    """Sends every key at its rate; `rates` gives records/s of each key at a time of the run."""
+
+    def __init__(
+        self,
+        name: str,
+        around: Surroundings,
+        chance: random.Random,
+        rates: Callable[[], dict[bytes, float]],
+        ledger: Ledger,
+    ) -> None:
+        super().__init__(name, Role.PRODUCER, around, chance)
+        self._rates = rates
+        self._ledger = ledger
+        self._sent = 0
+
+    async def produce(self) -> None:
+        owed: dict[bytes, float] = {}
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            for key, rate in self._rates().items():
+                owed[key] = owed.get(key, self.chance.random()) + rate * TICK_SECONDS
+                while owed[key] >= 1:
+                    owed[key] -= 1
+                    self._send(key)
+
+    def _send(self, key: bytes) -> None:
+        self._sent += 1
+        record_id = b"%b-%d" % (self.name.encode(), self._sent)
+        user = f"u{self.chance.randrange(USERS)}"
+        router = self.following.follower.router
+        slot = self._sent // BATCH_RECORDS * STRIDE  # unordered routes: one slot for a batch
+        destination = router.route(key, {"user_id": user}, slot=slot) if router else None
+        record_key, partition = self._place(key, destination)
+        topic = self.around.stream.topic
+        self.around.brokers.append(topic, partition, record_key, record_id, {"user": user.encode()})
+        self._ledger.acknowledged.add(record_id)
+
+    def _place(self, key: bytes, destination: Destination | None) -> tuple[bytes, int]:
+        if destination is None:
+            return key, partition_for(key, self.around.brokers.partitions(self.around.stream.topic))
+        return destination.key or key, destination.partition
+
+
+class SimulatedReader(Client):
+    """Reads the table's read set and always the base topic, and remembers every id."""
+
+    def __init__(self, name: str, around: Surroundings, chance: random.Random, ledger: Ledger) -> None:
+        super().__init__(name, Role.CONSUMER, around, chance)
+        self._ledger = ledger
+        self._positions: dict[tuple[str, int], int] = {}
+
+    async def consume(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            self.drain()
+
+    def drain(self) -> None:
+        """Read all that is there."""
+        table = self.following.follower.table
+        topics: Sequence[str] = sorted({self.around.stream.topic, *(table.read_set if table else ())})
+        for topic in topics:
+            for partition in range(self.around.brokers.partitions(topic)):
+                self._read(topic, partition)
+
+    def _read(self, topic: str, partition: int) -> None:
+        position = self._positions.get((topic, partition), 0)
+        records = self.around.brokers.read(topic, partition, position)
+        for record in records:
+            self._ledger.read[record.value] = self._ledger.read.get(record.value, 0) + 1
+        self._positions[topic, partition] = position + len(records)
