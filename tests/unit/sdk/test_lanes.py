@@ -1,0 +1,114 @@
+"""How a producer takes a route: by hash, or one slot for a batch."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotkey_sdk._lanes import Batch, Counts, HashedLane, StickyLane, lanes_of
+from hotkey_sdk.routing.router import Router
+from hotkey_sdk.routing.table import RecordKey, Route, Shard
+from tests.unit.sdk.tables import route, table
+
+
+class Clock:
+    """A clock that stands until it is told to go."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def sticky(clock: Clock, batch: Batch, shards: int = 4, slots: int = 16, start: int = 0) -> StickyLane:
+    plan = Router(table(route(by=(), shards=shards, slots=slots))).plans[b"nike"]
+    return StickyLane(plan, batch, clock, functools.partial(at, start))
+
+
+def at(start: int, size: int) -> int:
+    return start % size
+
+
+def take(lane: StickyLane, value: bytes | None = b"x") -> int:
+    return lane.choose(value, None, None, 0).partition
+
+
+def test_a_batch_stays_on_one_slot_until_its_time_is_over() -> None:
+    clock = Clock()
+    lane = sticky(clock, Batch(seconds=0.005))
+    first = {take(lane) for _ in range(100)}
+
+    clock.now += 0.0049
+    still = {take(lane) for _ in range(100)}
+    clock.now += 0.0002
+    then = take(lane)
+
+    assert len(first) == 1
+    assert still == first
+    assert then not in first
+
+
+def test_a_batch_ends_when_it_has_its_records_or_its_bytes() -> None:
+    by_records = sticky(Clock(), Batch(seconds=60, records=10))
+    by_bytes = sticky(Clock(), Batch(seconds=60, size_bytes=1000))
+
+    records = [take(by_records, None) for _ in range(20)]
+    bytes_ = [take(by_bytes, b"x" * 100) for _ in range(20)]
+
+    for taken in (records, bytes_):
+        assert len(set(taken[:10])) == len(set(taken[10:])) == 1
+        assert taken[0] != taken[10]
+
+
+@given(st.integers(0, 10), st.integers(0, 65_535))
+def test_every_slot_comes_up_equally_often(power: int, start: int) -> None:
+    size = 2**power
+    lane = sticky(Clock(), Batch(seconds=60, records=1), shards=min(size, 12), slots=size, start=start)
+
+    taken = Counter(take(lane) for _ in range(3 * size))
+
+    expected = Counter(index % min(size, 12) for index in range(size))
+    assert taken == Counter({partition: 3 * count for partition, count in expected.items()})
+
+
+def test_shards_are_weighted_by_their_slots_already_after_a_few_batches() -> None:
+    slots = (0,) * 48 + (1,) * 16
+    shards = (Shard(1, 0), Shard(2, 1))
+    plan = Router(table(Route(b"nike", "clicks", (), RecordKey.COMPOSITE, shards, slots))).plans[b"nike"]
+
+    for start in range(64):
+        lane = StickyLane(plan, Batch(seconds=60, records=1), Clock(), functools.partial(at, start))
+        taken = Counter(take(lane) for _ in range(8))
+        assert 1 <= taken[1] <= 3, (start, taken)
+
+
+def test_the_batch_is_the_kafka_clients() -> None:
+    assert Batch.of({}) == Batch(seconds=0.005, records=10_000, size_bytes=1_000_000)
+    assert Batch.of({"linger.ms": "50", "batch.size": 100_000, "batch.num.messages": 100}) == Batch(
+        seconds=0.05, records=100, size_bytes=100_000
+    )
+    assert Batch.of({"queue.buffering.max.ms": 20}).seconds == 0.02
+    assert Batch.of({"linger.ms": 0}).seconds == 0.005
+
+
+def test_a_missing_dimension_is_counted() -> None:
+    counts = Counts()
+    lane = lanes_of(Router(table(route(by=("user_id", "hour")))), Batch(), counts)["nike"]
+
+    lane.choose(b"x", {"user_id": "u"}, None, 0)
+    assert counts.missing_dimension == 0, "the hour of now is known"
+    lane.choose(b"x", None, None, 0)
+    assert counts.missing_dimension == 1
+
+
+def test_a_key_has_one_lane_as_text_and_as_bytes() -> None:
+    lanes = lanes_of(Router(table(route(by=()), route(b"\xff"))), Batch(), Counts())
+
+    assert lanes["nike"] is lanes[b"nike"]
+    assert isinstance(lanes["nike"], StickyLane)
+    assert isinstance(lanes[b"\xff"], HashedLane)
+    assert set(lanes) == {"nike", b"nike", b"\xff"}
