@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import KafkaException
 
 from hotkey_aggregator.duckdb_store import DuckDBStore
 from hotkey_aggregator.logfmt import line, log_to
@@ -22,6 +22,7 @@ from hotkey_aggregator.query import QueryError, ask
 from hotkey_aggregator.server import Answers, CountsServer
 from hotkey_aggregator.settings import QuerySettings, RunSettings, SettingsError, parse
 from hotkey_aggregator.store import Store, StoreError
+from hotkey_sdk import Consumer
 
 log = logging.getLogger("hotkey_aggregator")
 
@@ -62,10 +63,7 @@ def run(settings: RunSettings) -> None:
         )
         server = _serve(settings, store, metrics, heartbeat)
         closing.callback(server.close)
-        host, port = server.address
-        log.info(
-            line("started", topic=settings.topic, group=settings.group, db=settings.db, http=f"{host}:{port}")
-        )
+        _log_start(settings, server)
         pipeline.run(stop)
     log.info(line("stopped"))
 

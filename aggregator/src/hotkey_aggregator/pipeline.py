@@ -254,9 +254,10 @@ class Pipeline:
 
     def _on_kafka_error(self, error: KafkaError) -> None:
         self._metrics.kafka_errors.inc()
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:
             self._failure = PipelineError(
-                f"the Kafka client gave up: {error.str()}. Start the aggregator again"
+                f"the Kafka client gave up: {error.str()}. If it was fenced, another aggregator runs in this "
+                "group: a DuckDB store takes one a group. Stop one of the two, or give it its own --group"
             )
         self._log_kafka_error(error)
 

@@ -19,6 +19,7 @@ DEFAULT_URL = "http://127.0.0.1:8087"
 
 OWNED_CLIENT_SETTINGS = {
     "group.id": "use --group",
+    "group.instance.id": "one aggregator a group is told from another by it",
     "bootstrap.servers": "use --bootstrap-servers",
     "enable.auto.commit": "offsets belong to the store",
     "enable.auto.offset.store": "offsets belong to the store",
@@ -53,11 +54,19 @@ class RunSettings:
         """The constructor dict of the consumer; without `redis_url` no routing table is followed."""
         config: dict[str, Any] = {
             "client.id": "hotkey-aggregator",
+            # The client's errors come to us by callback and are logged as ours are.
+            "log_level": 2,
             # Bounds what waits in the client: a flush may take seconds while the brokers go on sending.
             "queued.max.messages.kbytes": 32_768,
+            # A new topic's first record waits for the running fetches, new partitions for a refresh.
+            "fetch.wait.max.ms": 100,
+            "topic.metadata.refresh.interval.ms": 10_000,
             **self.kafka_config,
             "bootstrap.servers": self.bootstrap_servers,
             "group.id": self.group,
+            # A DuckDB file takes one aggregator a group: with one fixed name a restart after a crash gets
+            # its partitions back at once, and a second one fences the first instead of taking its half.
+            "group.instance.id": "hotkey-aggregator",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",

@@ -1,0 +1,45 @@
+"""Aggregator processes for a test, ended with it, and topics of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack import Stack
+from tests.stack.aggregator.clicks import make_topic
+from tests.stack.aggregator.process import AggregatorProcess
+
+_numbers = itertools.count(1)
+
+MakeAggregator = Callable[..., AggregatorProcess]
+MakeTopic = Callable[..., str]
+
+
+@pytest.fixture
+def new_topic(stack: Stack) -> MakeTopic:
+    """`new_topic(partitions)` creates a topic with a name that no other test has."""
+
+    def make(partitions: int) -> str:
+        name = f"clicks-{next(_numbers)}"
+        make_topic(stack.kafka.bootstrap, name, partitions)
+        return name
+
+    return make
+
+
+@pytest.fixture
+def aggregator(stack: Stack, tmp_path: Path) -> Iterator[MakeAggregator]:
+    """`aggregator(topic, flush_seconds=..., ...)` makes one that is not started yet."""
+    made: list[AggregatorProcess] = []
+
+    def make(topic: str, **flags: object) -> AggregatorProcess:
+        name = f"{topic}-{len(made)}"
+        made.append(AggregatorProcess(tmp_path, name, stack.kafka.bootstrap, topic, **flags))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.ensure_gone()

@@ -1,0 +1,236 @@
+"""Every acknowledged click is counted once, whatever happens to the aggregator or to Kafka."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import pytest
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from devstack import Stack
+from tests.stack.aggregator.clicks import Load, ends, recount, send_clicks
+from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
+from tests.stack.aggregator.process import AggregatorProcess, wait_until
+
+
+def count_on(aggregator: AggregatorProcess, more: int = 500) -> None:
+    """Wait until it has counted that many more clicks than it has now."""
+    before = aggregator.totals()["clicks"]
+    aggregator.wait_until(lambda: aggregator.totals()["clicks"] >= before + more, f"{more} more clicks")
+
+
+def assert_all_counted_once(
+    stack: Stack, aggregator: AggregatorProcess, topic: str, partitions: int, sent: set[str]
+) -> None:
+    """When all of the topic is read: ids and windows are those of the topic, each id once."""
+    reached = ends(stack.kafka.bootstrap, topic, partitions)
+    aggregator.wait_until(lambda: aggregator.stored(topic) == reached, f"stored offsets {reached}")
+    ids, windows = recount(stack.kafka.bootstrap, {topic: partitions})
+    assert ids == sent
+    assert aggregator.ids() == Counter(list(sent))
+    assert aggregator.counts() == windows
+    assert aggregator.totals()["clicks"] == len(sent)
+
+
+@pytest.mark.parametrize(
+    ("seed", "flags"),
+    [
+        # Short pauses: some kills come before the first flush is done.
+        (1, {"flush_seconds": 0.3}),
+        # A flush every few records: kills come during flushes.
+        (2, {"flush_seconds": 0.05, "max_pending": 50}),
+        # Long between flushes: kills come with much un-flushed.
+        (3, {"flush_seconds": 2.0}),
+    ],
+)
+def test_nothing_is_lost_or_doubled_when_the_aggregator_is_killed_again_and_again(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator, seed: int, flags: dict[str, object]
+) -> None:
+    # given an aggregator under load
+    topic, dice = new_topic(6), random.Random(seed)
+    victim = aggregator(topic, **flags)
+    with Load(stack.kafka.bootstrap, topic, partitions=6, seed=seed) as load:
+        victim.start()
+        count_on(victim)
+
+        # when it is killed at random moments and started again
+        for kill in range(5):
+            time.sleep(dice.uniform(0.0, 0.6))  # the moment of the fault, not a wait for anything
+            victim.kill()
+            victim.start()
+            if kill % 2:
+                count_on(victim)
+        load.stop()
+
+    # then
+    assert_all_counted_once(stack, victim, topic, 6, load.acknowledged)
+    assert victim.terminate() == 0
+
+
+def test_nothing_is_lost_or_doubled_when_partitions_come_and_go_between_group_members(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given an aggregator with much un-flushed
+    topic = new_topic(6)
+    member = aggregator(topic, flush_seconds=1.0)
+    with Load(stack.kafka.bootstrap, topic, partitions=6, seed=4) as load:
+        member.start()
+        count_on(member)
+
+        # when another member of the group takes half of the partitions, and leaves again
+        for _ in range(2):
+            guest = Consumer(
+                {
+                    "bootstrap.servers": stack.kafka.bootstrap,
+                    "group.id": f"aggregator-of-{topic}",
+                    "partition.assignment.strategy": "cooperative-sticky",
+                    "enable.auto.commit": False,
+                    "log_level": 0,
+                }
+            )
+            guest.subscribe([topic])
+
+            def has_half(member_of_the_group: Consumer = guest) -> bool:
+                member_of_the_group.poll(0.1)
+                return len(member_of_the_group.assignment()) == 3
+
+            wait_until(has_half, "the guest has half of the partitions", guest.assignment)
+            guest.close()
+            member.wait_until(
+                lambda: member.metric("hotkey_aggregator_assigned_partitions") == 6, "all partitions back"
+            )
+            count_on(member)
+        load.stop()
+
+    # then
+    assert_all_counted_once(stack, member, topic, 6, load.acknowledged)
+
+
+def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    topic = new_topic(3)
+    counting = aggregator(topic)
+    with Load(stack.kafka.bootstrap, topic, partitions=3, seed=5, per_second=1000) as load:
+        counting.start()
+        count_on(counting)
+        stack.kafka.nodes[0].kill()
+        stack.kafka.nodes[0].restart()
+        count_on(counting)
+        load.stop()
+    assert_all_counted_once(stack, counting, topic, 3, load.acknowledged)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_flushes_what_waits(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator, signal_number: int
+) -> None:
+    # given clicks that wait for a flush in an hour
+    topic = new_topic(1)
+    stopping = aggregator(topic, flush_seconds=3600)
+    stopping.start()
+    sent = [f"e{number}" for number in range(300)]
+    send_clicks(stack.kafka.bootstrap, topic, sent)
+    stopping.wait_until(lambda: stopping.metric("hotkey_aggregator_pending_events") == 300, "300 waiting")
+    assert stopping.totals()["clicks"] == 0
+
+    # when
+    code = stopping.terminate(signal_number)
+
+    # then
+    assert code == 0, stopping.log_end()
+    with duckdb.connect(stopping.db) as db:
+        assert Counter(db.execute("select event_id from events").fetchall()) == Counter(
+            (one,) for one in sent
+        )
+        assert db.execute("select clicks from counts").fetchall() == [(300,)]
+
+
+def test_many_waiting_events_are_flushed_before_their_time(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    topic = new_topic(1)
+    eager = aggregator(topic, flush_seconds=3600, max_pending=100)
+    eager.start()
+    send_clicks(stack.kafka.bootstrap, topic, [f"e{number}" for number in range(250)])
+    eager.wait_until(lambda: eager.totals()["clicks"] >= 100, "a flush at 100 waiting events")
+
+
+def test_offsets_rewound_by_hand_in_the_store_double_nothing(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given
+    topic = new_topic(2)
+    rewound = aggregator(topic)
+    rewound.start()
+    for partition in range(2):
+        ids = [f"p{partition}-{number}" for number in range(200)]
+        send_clicks(stack.kafka.bootstrap, topic, ids, partition)
+    rewound.wait_until(lambda: rewound.totals()["clicks"] == 400, "400 clicks")
+    assert rewound.terminate() == 0
+
+    # when one partition's offset is set back and the other's is gone
+    with duckdb.connect(rewound.db) as db:
+        db.execute('update offsets set next_offset = 50 where "partition" = 0')
+        db.execute('delete from offsets where "partition" = 1')
+    send_clicks(stack.kafka.bootstrap, topic, ["new"])
+    rewound.start()
+
+    # then all of it is read again and only the new click is counted
+    rewound.wait_until(lambda: rewound.stored(topic) == {0: 201, 1: 200}, "read to the end")
+    assert rewound.ids() == Counter([f"p{p}-{n}" for p in range(2) for n in range(200)] + ["new"])
+    assert rewound.totals()["clicks"] == 401
+    assert rewound.metric("hotkey_aggregator_clicks_duplicate_total") == 150 + 200
+
+
+def test_offsets_on_the_broker_are_for_people_and_nothing_rests_on_them(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given a group that somebody moved beyond clicks that were not counted yet
+    topic = new_topic(1)
+    group = f"aggregator-of-{topic}"
+    admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
+    send_clicks(stack.kafka.bootstrap, topic, [f"e{number}" for number in range(100)])
+    moved = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 60)])
+    altered = admin.alter_consumer_group_offsets([moved])[group].result(10)
+    assert [partition.error for partition in altered.topic_partitions or []] == [None]
+
+    # when
+    counting = aggregator(topic)
+    counting.start()
+
+    # then all are counted
+    counting.wait_until(lambda: counting.totals()["clicks"] == 100, "100 clicks")
+
+    # and the broker is told the store's offset
+    def committed() -> list[int]:
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0)])
+        answer = admin.list_consumer_group_offsets([asked])[group].result(10)
+        return [partition.offset for partition in answer.topic_partitions or []]
+
+    counting.wait_until(lambda: committed() == [100], "the broker has the store's offset")
+
+
+def test_a_second_aggregator_of_the_group_ends_the_first_instead_of_sharing_with_it(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator, tmp_path: Path
+) -> None:
+    # given
+    topic = new_topic(4)
+    first = aggregator(topic)
+    first.start()
+    first.wait_until(lambda: first.metric("hotkey_aggregator_assigned_partitions") == 4, "4 partitions")
+
+    # when one with a store of its own joins under the same group
+    second = aggregator(topic, db=tmp_path / "second.duckdb")
+    second.start()
+
+    # then it takes over whole, and the first says why it ends
+    assert first.process.wait(timeout=60) == 1
+    assert "another aggregator runs in this group" in first.log_end()
+    second.wait_until(lambda: second.metric("hotkey_aggregator_assigned_partitions") == 4, "4 partitions")
