@@ -4,7 +4,15 @@ It knows nothing of hotkey: no topic, policy or routing table is made here, and 
 distributions is imported.
 """
 
+import sys
+
 from devstack.errors import StackError
-from devstack.stack import Stack
+
+try:
+    from devstack.stack import Stack
+except ModuleNotFoundError as missing:
+    if sys.argv[0] != "-m":
+        raise
+    sys.exit(f"{missing}: run `make venv` once, then `.venv/bin/python -m devstack`")
 
 __all__ = ["Stack", "StackError"]

@@ -8,13 +8,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from devstack.errors import StackError
 from devstack.process import tail
-from devstack.progress import Progress, duration
 from devstack.stack import Stack
 from devstack.state import State
 
@@ -49,7 +47,6 @@ def parser() -> argparse.ArgumentParser:
 
 def up(arguments: argparse.Namespace) -> int:
     recorded = State.read(arguments.root)
-    begin = time.monotonic()
     stack = Stack(
         arguments.root,
         brokers=arguments.brokers or (recorded.options.brokers if recorded else 1),
@@ -59,12 +56,7 @@ def up(arguments: argparse.Namespace) -> int:
         use_cluster=arguments.use_cluster,
         die_with_parent=False,
     )
-    progress = Progress()
-    ran = set(_running(arguments.root))
     stack.start()
-    started = [part.name for part in stack.parts.processes if part.name not in ran]
-    took = duration(time.monotonic() - begin)
-    progress.say(f"started {', '.join(started)} in {took}" if started else "all of it was running already")
     print(look_around(stack))
     return 0
 
@@ -151,6 +143,8 @@ def shell(arguments: argparse.Namespace) -> int:
     program = os.environ.get("SHELL") or "/bin/sh"
     settings = stack.settings()
     print("\n".join(f"{name}={value}" for name, value in settings.items()))
+    # Ctrl-C is for what runs in the shell.
+    signal.signal(signal.SIGINT, lambda *_: None)
     print(f"{program}: leave it with `exit`")
     return subprocess.run([program], env={**os.environ, **settings}, check=False).returncode
 
@@ -183,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing was left running or half done", file=sys.stderr)
+        print("interrupted: what was begun is stopped and nothing is left half done", file=sys.stderr)
         return 130
 
 

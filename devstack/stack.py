@@ -11,7 +11,7 @@ import fcntl
 import os
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,7 @@ class Stack:
     `die_with_parent` ties the processes to this program (tests); without it they stay (`up`).
     `environment` is asked for KUBEBUILDER_ASSETS, KAFKA_HOME and REDIS_URL, the process's by default.
     `redis_persistent` makes Valkey keep its data over a kill. `use_cluster` is the kubeconfig of a
-    cluster to use instead of starting one. Starting raises StackError; nothing is left running then.
+    cluster to use instead of starting one. Starting raises StackError; what it began is stopped then.
     """
 
     def __init__(
@@ -152,13 +152,24 @@ class Stack:
             state = self._claim()
             state.write(self.root)
             self._parts = Parts.of(state, self._place, programs)
-            self._place.closing.clear()
-            try:
-                together(self._parts.starts)
-            except BaseException:
-                self._stop_all(state)
-                raise
-            replace(state, phase=Phase.UP).write(self.root)
+            self._start_parts(state, self._parts)
+
+    def _start_parts(self, state: State, parts: Parts) -> None:
+        down = [part for part in parts.processes if not part.is_running]
+        names = ", ".join(part.name for part in down)
+        if not down:
+            self._progress.say("all of it is running already")
+        self._place.closing.clear()
+        try:
+            with self._progress.step(f"starting {names}") if down else nullcontext():
+                together(parts.starts)
+        except BaseException:
+            self._place.closing.set()
+            together([part.stop for part in down])
+            ran_before = len(down) < len(parts.processes)
+            replace(state, phase=Phase.UP if ran_before else Phase.DOWN).write(self.root)
+            raise
+        replace(state, phase=Phase.UP).write(self.root)
 
     def stop(self) -> None:
         """Ends every process of the stack; data and logs stay."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import redis
 
 from devstack import Stack, StackError
 from devstack.process import ProcessRecord, until
+from devstack.state import State
 from devstack.tools import kubectl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -96,7 +98,7 @@ def test_a_second_up_changes_nothing(up: Terminal) -> None:
     before = up.records()
     again = up.up()
     assert up.records() == before
-    assert "all of it was running already" in again.stderr
+    assert "all of it is running already" in again.stderr
 
 
 @pytest.mark.slow
@@ -146,7 +148,7 @@ def test_status_tells_what_runs_and_up_starts_only_what_does_not(terminal: Termi
     assert shown.returncode == 1
     states = {line.split()[0]: line.split()[1] for line in shown.stdout.splitlines()}
     assert states == {"kafka": "running", "redis": "stopped", "kubernetes": "external"}
-    assert "started redis in" in terminal.up().stderr
+    assert "starting redis: done" in terminal.up().stderr
     assert terminal.records()["kafka"] == before["kafka"]
 
 
@@ -279,6 +281,26 @@ def test_the_parts_of_a_living_program_are_not_taken_from_it(
     assert shown.returncode == 1
     assert f"belongs to process {os.getpid()}" in shown.stderr
     assert all(part.is_running for part in stack.parts.processes)
+
+
+@pytest.mark.slow
+def test_what_runs_goes_on_when_an_addition_fails(terminal: Terminal) -> None:
+    # given a stack that is up, and a port for PostgreSQL that somebody else took
+    terminal.up()
+    before = terminal.records()
+    state = State.read(terminal.root)
+    assert state is not None
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", state.ports["postgres"]))
+        taken.listen()
+        # when PostgreSQL is added
+        shown = terminal.type("up", "--use-cluster", str(terminal.kubeconfig), "--postgres")
+    # then its log is shown, and the rest runs on
+    assert shown.returncode == 1
+    assert "postgres on 127.0.0.1" in shown.stderr
+    assert "could not bind" in shown.stderr
+    assert terminal.records() == before
+    assert all(record.is_running for record in before.values())
 
 
 @pytest.mark.slow
