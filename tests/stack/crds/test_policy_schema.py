@@ -31,7 +31,9 @@ VALID: dict[str, Document] = {
     },
     "a dimension that only the producer knows": {"dimensions": [{"name": "tenant"}]},
     "a nested field": {"dimensions": [{"name": "c", "from": {"jsonPath": "$.geo.country"}}]},
-    "a field of an odd name": {"dimensions": [{"name": "c", "from": {"jsonPath": "$['geo data'][\"x.y\"].z"}}]},
+    "a field of an odd name": {
+        "dimensions": [{"name": "c", "from": {"jsonPath": "$['geo data'][\"x.y\"].z"}}],
+    },
     "an element of a list": {"dimensions": [{"name": "c", "from": {"jsonPath": "$.ids[0]"}}]},
     "time buckets": {
         "dimensions": [
@@ -109,7 +111,10 @@ INVALID: dict[str, tuple[Document, str]] = {
         {"dimensions": [{"name": "u", "from": {"jsonPath": "$.users[*].id"}}]},
         "jsonPath must be $ and then members or indices",
     ),
-    "a path of the whole payload": ({"dimensions": [{"name": "u", "from": {"jsonPath": "$"}}]}, "jsonPath must be"),
+    "a path of the whole payload": (
+        {"dimensions": [{"name": "u", "from": {"jsonPath": "$"}}]},
+        "jsonPath must be",
+    ),
     "a bucket of seconds": (
         {"dimensions": [{"name": "s", "timeBucket": {"width": "90s"}}]},
         "width must be whole minutes, hours or days",
