@@ -18,7 +18,7 @@ from tests.simulation.memory import MemoryBrokers, MemoryDistribution
 
 POLL_SECONDS, JITTER = 1.0, (0.75, 1.25)
 REPORT_SECONDS = 3.0
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.25
 USERS = 2_000
 BATCH_RECORDS, STRIDE = 4, 7  # an odd stride visits every slot
 

@@ -46,10 +46,10 @@ from tests.simulation.memory import MemoryBrokers, MemoryDistribution, MemoryTab
 START = 1_790_000_000.0  # unix seconds at which a run begins
 TOPIC, PARTITIONS, MORE_PARTITIONS = "clicks", 6, 9
 PRODUCERS = 3
-HOT_AT, COLD_AT, SPREAD_BY, END = 6.0, COOL_FIRST - 2, COOL_FIRST - 2, 112.0
-EVEN_SECONDS, EVEN = 10.0, 1.6  # max/mean over so many seconds; of a few records, so noise is large
-QUIET = {b"k%d" % i: 0.6 for i in range(40)}
-HOT = {**QUIET, b"nike": 60.0}
+HOT_AT, COLD_AT, SPREAD_BY, END = 6.0, COOL_FIRST - 2, COOL_FIRST - 2, 100.0
+EVEN_SECONDS, EVEN = 10.0, 2.5  # max/mean over so many seconds: a few records; unspread it is above 4
+QUIET = {b"k%d" % i: 1.2 / PRODUCERS for i in range(20)}  # records/s of one producer
+HOT = {**QUIET, b"nike": 60.0 / PRODUCERS}
 POLICY = {
     "topic": TOPIC,
     "dimensions": [{"name": "user_id", "from": {"header": "user"}}],
@@ -131,8 +131,7 @@ class World:
         )
 
     def rates(self) -> dict[bytes, float]:
-        rates = HOT if HOT_AT <= self.now() < COLD_AT else QUIET
-        return {key: rate / PRODUCERS for key, rate in rates.items()}
+        return HOT if HOT_AT <= self.now() < COLD_AT else QUIET
 
     def _written(self, table: Table) -> None:
         self.in_object.add(codec.encode(table))
