@@ -35,7 +35,7 @@ def ask(settings: QuerySettings, out: TextIO = sys.stdout) -> None:
     except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise QueryError(
-            f"no whole answer from {settings.url}: {reason}. Is it running there? (--url)"
+            f"no whole answer from {settings.url}: {reason}. Is an aggregator running there? (--url)"
         ) from None
 
 

@@ -23,6 +23,7 @@ from hotkey_aggregator.store import CountQuery, Store, StoreError
 log = logging.getLogger("hotkey_aggregator.http")
 
 MAX_LIMIT = 1_000_000
+STOP_LOOK_SECONDS = 0.05
 
 
 class BadQueryError(ValueError):
@@ -48,7 +49,9 @@ class CountsServer:
         handler = type("Handler", (_Handler,), {"answers": answers})
         self._server = ThreadingHTTPServer((host, port), handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(STOP_LOOK_SECONDS,), name="http", daemon=True
+        )
         self._thread.start()
 
     @property

@@ -1,0 +1,143 @@
+"""Flags and environment of the command: defaults, precedence, and mistakes told in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from hotkey_aggregator.__main__ import main
+from hotkey_aggregator.settings import (
+    OWNED_CLIENT_SETTINGS,
+    QuerySettings,
+    RunSettings,
+    SettingsError,
+    parse,
+    read_kafka_config,
+)
+
+NEEDED = ["--bootstrap-servers", "127.0.0.1:9092", "--topic", "clicks"]
+
+
+def run_settings(*flags: str, environment: Mapping[str, str] | None = None) -> RunSettings:
+    settings = parse(["run", *NEEDED, *flags], environment or {})
+    assert isinstance(settings, RunSettings)
+    return settings
+
+
+def test_brokers_and_a_topic_are_enough() -> None:
+    settings = run_settings()
+    assert (settings.group, settings.http_host, settings.limits.seconds) == (
+        "hotkey-aggregator",
+        "127.0.0.1",
+        5.0,
+    )
+    assert not [name for name in settings.consumer_config() if name.startswith("hotkey.")]
+
+
+def test_all_can_come_from_the_environment_and_a_flag_wins() -> None:
+    environment = {
+        "HOTKEY_AGGREGATOR_BOOTSTRAP_SERVERS": "kafka:9092",
+        "HOTKEY_AGGREGATOR_TOPIC": "clicks",
+        "HOTKEY_AGGREGATOR_FLUSH_SECONDS": "2.5",
+        "HOTKEY_AGGREGATOR_HTTP_PORT": "1234",
+        "HOTKEY_AGGREGATOR_ALLOW_UNSIGNED": "true",
+    }
+    settings = parse(["run", "--http-port", "99"], environment)
+    assert isinstance(settings, RunSettings)
+    assert (settings.bootstrap_servers, settings.topic) == ("kafka:9092", "clicks")
+    assert (settings.limits.seconds, settings.http_port, settings.allow_unsigned) == (2.5, 99, True)
+
+
+@pytest.mark.parametrize("missing", ["--bootstrap-servers", "--topic"])
+def test_what_is_missing_is_named_with_its_variable(missing: str) -> None:
+    place = NEEDED.index(missing)
+    variable = "HOTKEY_AGGREGATOR_" + missing[2:].replace("-", "_").upper()
+    with pytest.raises(SettingsError, match=f"{missing} .or {variable}. is missing"):
+        parse(["run", *NEEDED[:place], *NEEDED[place + 2 :]], {})
+
+
+def test_a_table_is_not_followed_without_keys_unless_asked_for() -> None:
+    with pytest.raises(SettingsError, match="--public-keys"):
+        run_settings("--redis-url", "redis://127.0.0.1")
+
+    signed = run_settings("--redis-url", "redis://127.0.0.1", "--public-keys", "file:keys").consumer_config()
+    unsigned = run_settings("--redis-url", "redis://127.0.0.1", "--allow-unsigned").consumer_config()
+
+    assert (signed["hotkey.public.keys"], signed["hotkey.allow.unsigned"]) == ("file:keys", False)
+    assert (unsigned.get("hotkey.public.keys"), unsigned["hotkey.allow.unsigned"]) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--http-port", "65536"],
+        ["--http-port", "web"],
+        ["--flush-seconds", "0"],
+        ["--flush-seconds", "nan"],
+        ["--max-pending", "0"],
+        ["--log-level", "loud"],
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_flag_and_what_was_found(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_settings(*flags)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert flags[0] in told
+    assert flags[1] in told
+
+
+def test_the_kafka_client_is_configured_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "client.properties"
+    path.write_text("# TLS\n\nsecurity.protocol = SSL\nssl.key.password=a=b\n")
+    settings = run_settings("--kafka-config", str(path))
+    assert settings.kafka_config == {"security.protocol": "SSL", "ssl.key.password": "a=b"}
+    assert settings.consumer_config()["security.protocol"] == "SSL"
+
+
+@pytest.mark.parametrize("name", sorted(OWNED_CLIENT_SETTINGS))
+def test_a_client_setting_that_exactness_rests_on_is_refused_with_the_reason(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "client.properties"
+    path.write_text(f"{name}=x\n")
+    with pytest.raises(SettingsError, match=f"line 1: {name} cannot be set: "):
+        read_kafka_config(path)
+
+
+def test_a_line_that_is_no_setting_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "client.properties"
+    path.write_text("security.protocol=SSL\nnonsense\n")
+    with pytest.raises(SettingsError, match="line 2: 'nonsense' is not name=value"):
+        read_kafka_config(path)
+
+
+def test_a_query_carries_only_what_was_asked() -> None:
+    settings = parse(
+        ["query", "--url", "http://host:1/", "counts", "--advertiser-id", "a:1", "--limit", "3"], {}
+    )
+    assert settings == QuerySettings("http://host:1", "counts", {"advertiser_id": "a:1", "limit": "3"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run"], 2, "--bootstrap-servers"),
+        (["run", *NEEDED, "--kafka-config", "/absent/file"], 2, "/absent/file cannot be read"),
+        (["query", "--url", "http://127.0.0.1:1", "totals"], 1, "Is an aggregator running there?"),
+        (["query", "--url", "nonsense", "totals"], 1, "unknown url type"),
+    ],
+)
+def test_a_mistake_ends_with_one_sentence_and_no_stack_trace(
+    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    told = capsys.readouterr().err.splitlines()
+    errors = [line for line in told if line.startswith("hotkey-aggregator: ")]
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert not [line for line in told if "Traceback" in line]
