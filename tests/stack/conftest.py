@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from devstack import Stack
+from devstack import Stack, StackError
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -17,7 +17,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     if any({"stack", "make_stack"} & set(getattr(item, "fixturenames", ())) for item in session.items):
-        Stack(Path("unused")).fetch()
+        try:
+            Stack(Path("unused")).fetch()
+        except StackError as error:
+            pytest.exit(str(error), returncode=1)
 
 
 @pytest.fixture(scope="session")
@@ -27,14 +30,19 @@ def environment() -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]) -> Iterator[Stack]:
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]
+) -> Iterator[Stack]:
     """Kafka (one broker), Kubernetes API and Valkey, started once; a test that kills a part restarts it."""
     with Stack(tmp_path_factory.mktemp("stack"), environment=environment) as running:
         yield running
+    _clean(running, request)
 
 
 @pytest.fixture
-def make_stack(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[Callable[..., Stack]]:
+def make_stack(
+    request: pytest.FixtureRequest, tmp_path: Path, environment: Mapping[str, str]
+) -> Iterator[Callable[..., Stack]]:
     """`make_stack(brokers=3, ...)` starts a stack for one test; all are stopped after it.
 
     `kubernetes=False, redis=False` leaves a broker alone, which starts in 2 s.
@@ -50,3 +58,10 @@ def make_stack(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[Calla
     yield make
     for each in made:
         each.stop()
+        _clean(each, request)
+
+
+def _clean(stopped: Stack, request: pytest.FixtureRequest) -> None:
+    """A stack takes 100 MB; its logs are kept only where a test has failed."""
+    if not request.session.testsfailed:
+        stopped.wipe()
