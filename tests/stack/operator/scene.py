@@ -23,6 +23,9 @@ import redis
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from devstack import Stack
 from hotkey_sdk.routing import codec
@@ -48,7 +51,7 @@ def eventually(what: str, look: Callable[[], _T], seconds: float = WAIT_SECONDS)
             if found:
                 return found
             seen = found
-        except (AssertionError, OSError, redis.RedisError) as error:
+        except (AssertionError, OSError, HTTPError, redis.RedisError) as error:
             seen = f"{type(error).__name__}: {error}"
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s; seen last: {seen}"
         time.sleep(0.1)
@@ -142,6 +145,8 @@ class Scene:
         self.stack, self.namespace, self.folder = stack, namespace, folder
         self.kubectl = Program(kubectl.path, (*kubectl.leading, "-n", namespace))
         self._admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
+        api = config.new_client_from_config(str(stack.kubernetes.kubeconfig))  # type: ignore[no-untyped-call]
+        self._objects, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
         self.operators: list[Operator] = []
 
     def operator(self, name: str = "operator", **more: str) -> Operator:
@@ -175,8 +180,24 @@ class Scene:
         self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
 
     def policy(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.kubectl.json("get", "hkp", name)
+        found = self._object("hotkeypolicies", name)
+        assert found is not None, f"there is no policy {name}"
         return found
+
+    def is_gone(self, name: str) -> bool:
+        """Whether the policy is no longer there."""
+        return self._object("hotkeypolicies", name) is None
+
+    def _object(self, plural: str, name: str) -> dict[str, Any] | None:
+        try:
+            found: Any = self._objects.get_namespaced_custom_object(
+                "hotkeys.dev", "v1alpha1", self.namespace, plural, name, _request_timeout=10
+            )
+        except ApiException as error:
+            if error.status != 404:
+                raise AssertionError(f"{plural}/{name} cannot be read: {error}") from error
+            return None
+        return dict(found)
 
     def status(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.policy(name).get("status", {})
@@ -203,16 +224,11 @@ class Scene:
 
     def events(self, name: str) -> set[str]:
         """The reasons of the Events on a policy."""
-        found = self.kubectl.json("get", "events")
-        return {each["reason"] for each in found["items"] if each["involvedObject"]["name"] == name}
+        found: Any = self._core.list_namespaced_event(self.namespace, _request_timeout=10)
+        return {each.reason for each in found.items if each.involved_object.name == name}
 
     def table_object(self, name: str) -> dict[str, Any] | None:
-        printed = self.kubectl.run("get", "hkrt", name, "-o", "json")
-        if printed.code:
-            assert "NotFound" in printed.err, printed.err
-            return None
-        found: dict[str, Any] = json.loads(printed.out)
-        return found
+        return self._object("routingtables", name)
 
     def table(self, name: str) -> Table | None:
         """The table in the RoutingTable object."""
@@ -222,8 +238,12 @@ class Scene:
     @property
     def public_keys(self) -> str:
         """The text of the Secret that clients get."""
-        data = self.kubectl.json("get", "secret", SECRET)["data"]["public.keys"]
-        return base64.b64decode(data).decode()
+        return self.secret("public.keys").decode()
+
+    def secret(self, name: str) -> bytes:
+        """One value of the signing Secret."""
+        found: Any = self._core.read_namespaced_secret(SECRET, self.namespace, _request_timeout=10)
+        return base64.b64decode(found.data[name])
 
     def stream(self, topic: str) -> Stream:
         return Stream(self.stack.kafka.cluster_id, topic)
@@ -232,10 +252,10 @@ class Scene:
         return redis.Redis.from_url(self.stack.redis.url, socket_timeout=10)
 
     def published(self, topic: str) -> Table | None:
-        """What Redis holds, as a client takes it: signature, stream and form verified; None when it refuses."""
-        with self.redis() as client:
+        """What Redis holds, as a client takes it: signature, stream and form verified; None if refused."""
+        with self.redis() as connection:
             try:
-                envelope: Any = client.hget(table_key(self.stream(topic)), TABLE_ENVELOPE)
+                envelope: Any = connection.hget(table_key(self.stream(topic)), TABLE_ENVELOPE)
             except redis.ResponseError:
                 return None
         follower = Follower(self.stream(topic), PublicKeys.parse(self.public_keys))
