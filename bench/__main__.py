@@ -44,10 +44,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, root: Path, command: str) -> Results:
     """Measure what was asked for; everything that is started lives under `root` and is stopped again."""
-    parts, on = options.parts or PARTS, machine()
+    parts, on, made_of = options.parts or PARTS, machine(), versions()
     onsets = _onsets(root / "onset", options.onsets, options.seed) if "onset" in parts else []
     costs = _costs(root / "overhead", options) if "overhead" in parts else []
-    return Results(command, on, versions(), onsets, costs, overhead.PEERS)
+    return Results(command, on, made_of, onsets, costs, overhead.PEERS)
 
 
 def _onsets(root: Path, count: int, seed: int) -> list[Onset]:

@@ -31,7 +31,7 @@ HOT_SHARE, COOL_SHARE = 0.8, 0.005
 BALANCED_RECORDS = (
     15_000  # before the onset: 3 s, and up to 1 s more, so that the operator's turn is anywhere
 )
-SPREAD_RECORDS = 10_000
+SPREAD_RECORDS = 20_000
 READY_SECONDS, SPREAD_SECONDS = 60.0, 60.0
 SETTLED_MILLISECONDS = 1_000
 WATCH_SECONDS = 2
@@ -114,9 +114,10 @@ def _figure(onset: int, end: int, stages: Stages, evidence: Evidence) -> Onset:
     after = evidence.imbalance(Span(slowest + SETTLED_MILLISECONDS, end))
     if before is None or after is None:
         raise DemoError("there are too few records around the spread to tell the imbalance")
+    table_written, hint_published = stages.seconds(onset)
     return Onset(
-        table_written=stages.seconds_to("table", onset),
-        hint_published=stages.seconds_to("hint", onset),
+        table_written=table_written,
+        hint_published=hint_published,
         first_producer=(first - onset) / 1000,
         slowest_producer=(slowest - onset) / 1000,
         imbalance_before=before,
@@ -132,44 +133,47 @@ class Stages:
 
     def __init__(self, kube: Kube, redis_url: str, stream: Stream) -> None:
         self._kube, self._stream = kube, stream
-        self._at: dict[str, int] = {}
+        self._routed: tuple[int, int] | None = None  # epoch, time
+        self._hinted: dict[int, int] = {}  # time by epoch
         self._closing = threading.Event()
         self._redis = redis.Redis.from_url(redis_url)
         self._hints = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        self._hints.subscribe(names.hint_channel(stream))
-        self._threads: list[threading.Thread] = []
+        self._threads = [threading.Thread(target=note) for note in (self._note_table, self._note_hints)]
 
     def start(self) -> None:
         """Begin to note; what comes before is not seen."""
-        for target in (self._note_table, self._note_hint):
-            self._threads.append(threading.Thread(target=target, daemon=True))
-            self._threads[-1].start()
+        self._hints.subscribe(names.hint_channel(self._stream))
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End both threads."""
         self._closing.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
         self._hints.close()
         self._redis.close()
 
-    def seconds_to(self, stage: str, onset: int) -> float:
-        """From the onset to the stage. Raises `DemoError` when it was not seen."""
-        if stage not in self._at:
-            raise DemoError(f"{self._stream}: the {stage} of the first routed epoch was not seen")
-        return (self._at[stage] - onset) / 1000
+    def seconds(self, onset: int) -> tuple[float, float]:
+        """From the onset to the table and to its hint. Raises `DemoError` when one was not seen."""
+        epoch, written = self._routed or (0, 0)
+        if epoch not in self._hinted:
+            raise DemoError(f"{self._stream}: table {self._routed}, hints {self._hinted}: one was not seen")
+        return (written - onset) / 1000, (self._hinted[epoch] - onset) / 1000
 
     def _note_table(self) -> None:
-        while not self._closing.is_set() and "table" not in self._at:
+        while not self._closing.is_set():
             for table in self._kube.table_changes(self._stream.topic, WATCH_SECONDS):
                 if table["spec"].get("routes"):
-                    self._at["table"] = _now()
+                    self._routed = int(table["spec"]["epoch"]), _now()
                     return
 
-    def _note_hint(self) -> None:
-        while not self._closing.is_set() and "hint" not in self._at:
-            if self._hints.get_message(timeout=0.2) is not None:
-                self._at["hint"] = _now()
+    def _note_hints(self) -> None:
+        while not self._closing.is_set():
+            hint = self._hints.get_message(timeout=0.2)
+            if hint is not None:
+                self._hinted[int(hint["data"])] = _now()
 
 
 def _now() -> int:

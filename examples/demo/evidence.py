@@ -78,16 +78,17 @@ class Evidence:
         return max(totals.values()) * self.partitions / totals.total() if totals else None
 
     def overload(self, records_per_second: float) -> int | None:
-        """When a partition first had more than this many records within a second; None when none ever had."""
+        """When a partition went over this rate for a second; None when none ever did.
+
+        It is the first tenth of the first such second that is over the rate itself.
+        """
         width = 1000 // BIN_MILLISECONDS
-        first = None
-        for partition in range(self.partitions):
-            bins = sorted(number for number, p in self._bins if p == partition)
-            for number in bins:
-                within = sum(self._bins[number + i, partition] for i in range(width))
-                if within > records_per_second and (first is None or number < first):
-                    first = number
-        return None if first is None else first * BIN_MILLISECONDS
+        limit = records_per_second / width
+        over = sorted(each for each, records in self._bins.items() if records > limit)
+        for number, partition in over:
+            if sum(self._bins[number + i, partition] for i in range(width)) > records_per_second:
+                return number * BIN_MILLISECONDS
+        return None
 
     def spread_at(self, producers: int) -> int | None:
         """When the slowest of so many producers first routed a record; None when one never did."""
