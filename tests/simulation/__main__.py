@@ -1,4 +1,4 @@
-"""`python -m tests.simulation --seeds N --from K [--trace]`: runs seeds, and says how to replay a failed one."""
+"""`python -m tests.simulation --seeds N --from K [--trace]`: runs seeds, says how to replay a failed one."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _targets(
     if amount <= 0 or not chosen:
         return dict.fromkeys(chosen, 0.0) or dict.fromkeys(order[:1], 0.0)
     height = _fill_level(sorted(loads[p] for p in chosen), amount)
-    return {p: height - loads[p] for p in chosen if height > loads[p]}
+    return {p: height - loads[p] for p in chosen if height >= loads[p]} or {chosen[0]: amount}
 
 
 def _pour(

@@ -27,6 +27,8 @@ def extended(history: History, ends: EndOffsets) -> History:
     It starts anew where the old readings say nothing of this topic any more: another partition count, an end
     offset that went backwards (the topic was made anew), or a clock that did.
     """
+    if not math.isfinite(ends.at):
+        return history
     if not history or not _continues(history[-1], ends):
         return (ends,)
     if ends.at == history[-1].at:
@@ -38,7 +40,6 @@ def extended(history: History, ends: EndOffsets) -> History:
 def _continues(last: EndOffsets, ends: EndOffsets) -> bool:
     return (
         len(last.offsets) == len(ends.offsets)
-        and math.isfinite(ends.at)
         and ends.at >= last.at
         and all(new >= old for old, new in zip(last.offsets, ends.offsets, strict=True))
     )
