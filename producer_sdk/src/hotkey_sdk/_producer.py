@@ -31,6 +31,9 @@ _GONE = (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)
 DeliveryCallback = Callable[[KafkaError | None, confluent_kafka.Message], None]
 HeadersLike = Any  # what confluent_kafka takes: a dict, or a list of (name, value)
 
+# Topic and partition to the caller's messages, each with what is sent in its place.
+_Batches = dict[tuple[str, int], list[tuple[dict[str, Any], dict[str, Any]]]]
+
 # Bound here once: `super().produce` costs a look-up and an object for every record.
 _produce = confluent_kafka.Producer.produce
 _produce_batch = confluent_kafka.Producer.produce_batch
@@ -175,10 +178,10 @@ class Producer(confluent_kafka.Producer):
         if not lanes or partition != _ANY or not isinstance(messages, list):
             return _produce_batch(self, topic, messages, partition, callback)
         sent = 0
-        for to_topic, batch in self._routed_batches(topic, messages, lanes, dimensions).items():
+        for (to_topic, place), batch in self._batches(topic, messages, lanes, dimensions).items():
             copies = [copy for _, copy in batch]
             try:
-                sent += _produce_batch(self, to_topic, copies, partition, callback)
+                sent += _produce_batch(self, to_topic, copies, place, callback)
             finally:
                 _return_errors(batch)
         return sent
@@ -204,20 +207,19 @@ class Producer(confluent_kafka.Producer):
             if self._source is not None:
                 self._source.follow((topic,))
 
-    def _routed_batches(
+    def _batches(
         self, topic: str, messages: list[dict[str, Any]], lanes: Lanes, dimensions: Dimensions | None
-    ) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
-        batches: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    ) -> _Batches:
+        """The messages by destination: the Kafka client heeds a partition of the batch, not one of a message."""
+        batches: _Batches = {}
         for message in messages:
             to = _choose(message, lanes, dimensions)
             if to is None:
-                batches.setdefault(topic, []).append((message, message))
+                batches.setdefault((topic, _ANY), []).append((message, message))
                 continue
             self._counts.routed += 1
-            copy = {**message, "partition": to.partition}
-            if to.key is not None:
-                copy["key"] = to.key
-            batches.setdefault(to.topic, []).append((message, copy))
+            copy = message if to.key is None else {**message, "key": to.key}
+            batches.setdefault((to.topic, to.partition), []).append((message, copy))
         return batches
 
     def _leave(self) -> None:
