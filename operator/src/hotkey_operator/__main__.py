@@ -9,13 +9,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import kopf
-from confluent_kafka import KafkaException
-from kubernetes.client import ApiClient
 from prometheus_client import start_http_server
 
 from hotkey_operator import __version__, logs, metrics
 from hotkey_operator.adapters.kafka import KafkaBrokers
-from hotkey_operator.adapters.kubernetes import KubernetesSecrets, KubernetesTables, connect
+from hotkey_operator.adapters.kubernetes import Connection, KubernetesSecrets, KubernetesTables, connect
 from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
 from hotkey_operator.handlers import Governor
@@ -32,7 +30,7 @@ def main() -> None:
     logs.configure(settings.log_level)
     try:
         asyncio.run(_run(settings))
-    except (ValueError, OSError, KafkaException) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"hotkey-operator: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -76,7 +74,7 @@ async def _run(settings: Settings) -> None:
         api.close()  # type: ignore[no-untyped-call]
 
 
-async def _signer(settings: Settings, api: ApiClient) -> EnvelopeSigner:
+async def _signer(settings: Settings, api: Connection) -> EnvelopeSigner:
     if settings.allow_unsigned:
         logs.say("tables are not signed", level=logging.WARNING, setting="HOTKEY_ALLOW_UNSIGNED")
         return EnvelopeSigner(None)

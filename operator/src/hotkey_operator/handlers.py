@@ -6,11 +6,12 @@ It decides nothing about keys: it finds out which policies there are, turns thei
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import kopf
@@ -18,29 +19,21 @@ import kopf
 from hotkey_operator import logs, metrics
 from hotkey_operator.adapters.dimensions import parse_json_path
 from hotkey_operator.adapters.kubernetes import GROUP, POLICIES, VERSION, KubernetesTables
+from hotkey_operator.claims import Claim, rival
 from hotkey_operator.engine.model import Condition, EmitEvent
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.spec import PolicySpec, SpecError, parse_spec
+from hotkey_operator.liveness import Heartbeats
 from hotkey_operator.loop import Outcome, Turn, bury
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
-from hotkey_operator.status import Pace, conditions_of, invalid_status, policy_status, table_status
+from hotkey_operator.status import Pace, conditions_of, policy_status, table_status
 
 TURN_SECONDS = 1.0
-STALE_SECONDS = 60.0  # a turn in which every call times out takes about 15 s
 BURIAL_SECONDS = 2.0
 PREFIX = "hotkeys.dev"
 _OWN_EVENTS = frozenset(
     {Reason.INVALID_SPEC, Reason.TABLE_CONFLICT, Reason.KUBERNETES_UNAVAILABLE, Reason.REDIS_UNAVAILABLE}
 )
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Claim:
-    """A policy's claim on a topic: the oldest has it, the uid breaks ties."""
-
-    created: str
-    uid: str
-    ref: PolicyRef
 
 
 Claims = kopf.Index[str, Claim]  # by topic; Kopf keeps it, complete before the first handler runs
@@ -65,7 +58,7 @@ class Governor:
         self._ports = ports
         self._tables = tables
         self._random = random.Random()
-        self._heartbeats: dict[PolicyRef, float] = {}
+        self._heartbeats = Heartbeats()
         self._turning: dict[str, asyncio.Lock] = {}
 
     def registry(self) -> kopf.OperatorRegistry:
@@ -91,17 +84,18 @@ class Governor:
         governed = _Governed(PolicyRef(namespace or "", name, uid))
         logs.say("policy found", policy=governed.ref, topic=body.spec.get("topic"))
         clock = asyncio.get_running_loop().time
-        self._heartbeats[governed.ref] = due = clock()
+        due = clock()
+        self._heartbeats.beat(governed.ref, due)
         try:
             while not stopped:
                 async with self._lock(uid):
                     if not stopped:
                         await self._turn(governed, body, claims)
-                self._heartbeats[governed.ref] = clock()
+                self._heartbeats.beat(governed.ref, clock())
                 due = max(due + TURN_SECONDS, clock())
                 await stopped.wait(due - clock())
         finally:
-            self._heartbeats.pop(governed.ref, None)
+            self._heartbeats.forget(governed.ref)
 
     async def retire(
         self,
@@ -118,8 +112,8 @@ class Governor:
         turn = Turn(self._ports, ref, PolicySpec(topic=topic))
         async with self._lock(uid):
             try:
-                rival = _rival(topic, uid, claims)
-                outcome = await turn.retire(time.time(), self._seed(), rival=rival)
+                older = rival(claims.get(topic, ()), uid)
+                outcome = await turn.retire(time.time(), self._seed(), rival=older)
             except (Unavailable, Conflict) as error:
                 logs.say("policy cannot be retired yet", level=logging.WARNING, policy=ref, reason=str(error))
                 raise kopf.TemporaryError(str(error), delay=1.0) from None
@@ -131,10 +125,7 @@ class Governor:
 
     async def probe(self, **_: Any) -> dict[str, Any]:
         """How many loops turn. Raises when one has not for a while: then the process is to be restarted."""
-        now = asyncio.get_running_loop().time()
-        stale = {
-            str(ref): round(now - at) for ref, at in self._heartbeats.items() if now - at > STALE_SECONDS
-        }
+        stale = self._heartbeats.stale(asyncio.get_running_loop().time())
         if stale:
             logs.say("loops stand still", level=logging.ERROR, seconds_by_policy=stale)
             raise kopf.PermanentError(f"loops stand still for seconds: {stale}")
@@ -153,6 +144,8 @@ class Governor:
                 if failing is None:
                     logs.say("tombstones cannot be read", level=logging.WARNING, reason=str(error))
                 failing = str(error)
+            except Exception as error:
+                logs.say("burial failed unexpectedly", level=logging.ERROR, error=error)
             await asyncio.sleep(BURIAL_SECONDS)
 
     async def _bury(self, ref: PolicyRef, stored: Any) -> None:
@@ -166,39 +159,37 @@ class Governor:
         """One turn and what it tells. Nothing ends the loop: an unexpected error is logged and counted."""
         ref, started = governed.ref, time.monotonic()
         try:
-            spec = _checked(body.spec)
-        except SpecError as error:
-            await self._tell_invalid(governed, body, str(error))
-            return
-        if governed.turn is None:
-            governed.turn = Turn(self._ports, ref, spec)
-        governed.turn.spec = spec
-        rival = _rival(spec.topic, str(body.metadata["uid"]), claims)
-        try:
-            outcome = await governed.turn.step(time.time(), self._seed(), rival=rival)
+            outcome = await self._step(governed, body, claims)
             metrics.observe(ref, outcome, took_seconds=time.monotonic() - started, now=time.time())
-            await self._tell(governed, body, outcome, observing=not spec.acts)
+            await self._tell(governed, body, outcome)
         except Exception as error:
             metrics.defects.labels(ref.namespace, ref.name).inc()
             logs.say("turn failed unexpectedly", level=logging.ERROR, error=error, policy=ref)
 
-    async def _tell(self, governed: _Governed, body: kopf.Body, outcome: Outcome, *, observing: bool) -> None:
+    async def _step(self, governed: _Governed, body: kopf.Body, claims: Claims) -> Outcome:
+        spec, mistake = _read(body.spec)
+        if not spec.topic:
+            return Outcome(mistake=mistake)
+        if governed.turn is None:
+            governed.turn = Turn(self._ports, governed.ref, spec)
+        governed.turn.spec = spec
+        older = rival(claims.get(spec.topic, ()), str(body.metadata["uid"]))
+        outcome = await governed.turn.step(time.time(), self._seed(), rival=older)
+        return replace(outcome, mistake=mistake)
+
+    async def _tell(self, governed: _Governed, body: kopf.Body, outcome: Outcome) -> None:
         for event in outcome.applied.events:
             _emit(body, governed.ref, event)
         for condition in conditions_of(outcome):
             self._tell_change(governed, body, condition)
-        generation, previous = _generation(body), _conditions(body)
-        now = time.time()
         status = policy_status(
-            outcome, generation=generation, now=now, previous=previous, observing=observing
+            outcome,
+            generation=int(body.metadata.get("generation", 0)),
+            now=time.time(),
+            previous=list(body.status.get("conditions") or ()),
+            observing=body.spec.get("mode") in ("Observe", "Propose"),
         )
         await self._write_status(governed, status, table_status(outcome))
-
-    async def _tell_invalid(self, governed: _Governed, body: kopf.Body, error: str) -> None:
-        generation, previous = _generation(body), _conditions(body)
-        status = invalid_status(error, generation=generation, now=time.time(), previous=previous)
-        self._tell_change(governed, body, Condition(ConditionType.READY, False, Reason.INVALID_SPEC, error))
-        await self._write_status(governed, status, None)
 
     def _tell_change(self, governed: _Governed, body: kopf.Body, condition: Condition) -> None:
         """Log each change of a condition; of readiness it is an Event too where the engine gives none."""
@@ -245,6 +236,14 @@ def _is_news(condition: Condition, before: tuple[bool, Reason | None] | None) ->
     return before is not None if condition.status else condition.reason in _OWN_EVENTS
 
 
+class _Forever:
+    """Pauses between tries, in seconds, without an end: a watch that gives up would end the operator."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.2, 0.5, 1.0)
+        yield from itertools.repeat(2.0)
+
+
 def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     """Least privilege, our own names on objects, and quick recovery after the API server was away."""
     settings.scanning.disabled = True
@@ -255,7 +254,7 @@ def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.background.cancellation_polling = 0.5
     settings.networking.connect_timeout = 5.0
     settings.networking.request_timeout = 10.0
-    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2)
+    settings.networking.error_backoffs = _Forever()
     settings.queueing.error_delays = (0.5, 1, 1, 2, 2, 3)
     settings.watching.connect_timeout = 5.0
 
@@ -267,21 +266,24 @@ def _claim(
     return {str(spec.get("topic", "")): Claim(created, uid, PolicyRef(namespace or "", name, uid))}
 
 
-def _rival(topic: str, uid: str, claims: Claims) -> str | None:
-    """The older policy on the same topic, as `namespace/name`."""
-    oldest = min(claims.get(topic, ()), default=None)
-    return None if oldest is None or oldest.uid == uid else str(oldest.ref)
+def _read(spec: Mapping[str, Any]) -> tuple[PolicySpec, str | None]:
+    """The spec, and what is wrong with it: then nothing but its topic is taken, as if it were suspended."""
+    try:
+        parsed = parse_spec(spec)
+        for index, dimension in enumerate(parsed.dimensions):
+            _check_path(dimension.json_path, f"spec.dimensions[{index}].from.jsonPath")
+    except SpecError as error:
+        topic = spec.get("topic")
+        return PolicySpec(topic=topic if isinstance(topic, str) else "", suspend=True), str(error)
+    return parsed, None
 
 
-def _checked(spec: Mapping[str, Any]) -> PolicySpec:
-    parsed = parse_spec(spec)
-    for index, dimension in enumerate(parsed.dimensions):
-        if dimension.json_path is not None:
-            try:
-                parse_json_path(dimension.json_path)
-            except ValueError as error:
-                raise SpecError(f"spec.dimensions[{index}].from.jsonPath: {error}") from None
-    return parsed
+def _check_path(path: str | None, field: str) -> None:
+    if path is not None:
+        try:
+            parse_json_path(path)
+        except ValueError as error:
+            raise SpecError(f"{field}: {error}") from None
 
 
 def _emit(body: kopf.Body, ref: PolicyRef, event: EmitEvent, *, logged: bool = True) -> None:
@@ -290,11 +292,3 @@ def _emit(body: kopf.Body, ref: PolicyRef, event: EmitEvent, *, logged: bool = T
     if logged:
         level = logging.WARNING if event.warning else logging.INFO
         logs.say("event", level=level, policy=ref, reason=event.reason, message=event.message)
-
-
-def _generation(body: kopf.Body) -> int:
-    return int(body.metadata.get("generation", 0))
-
-
-def _conditions(body: kopf.Body) -> list[Mapping[str, Any]]:
-    return list(body.status.get("conditions") or ())

@@ -18,6 +18,7 @@ def configure(level: str) -> None:
     handler.setFormatter(_JsonLine())
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    handler.addFilter(_is_worth_a_line)
     root.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
     _logger.setLevel(level)
 
@@ -25,6 +26,14 @@ def configure(level: str) -> None:
 def say(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
     """One line: what happened (`event`, in words that never change) and to whom."""
     _logger.log(level, event, extra={_FIELDS: fields}, exc_info=error)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Each try of a client that will try again is noise: what comes of it is told by the loops."""
+    text = record.getMessage()
+    return not (
+        text.startswith("Retrying (Retry(") or (text.startswith("Request attempt") and "will retry" in text)
+    )
 
 
 class _JsonLine(logging.Formatter):

@@ -22,13 +22,17 @@ CONFLICT_PAUSE_SECONDS = 5.0  # long enough for the other operator's next turns,
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one turn saw, decided and did. No decision: the truth was not read, or `standing_by` says why."""
+    """What one turn saw, decided and did. No decision: the truth was not read, or `standing_by` says why.
+
+    `mistake`: what is wrong with the policy's spec; the turn then froze what is routed.
+    """
 
     observation: Observation | None = None
     decision: Decision | None = None
     applied: Applied = NOTHING_DONE
     failure: str | None = None
     standing_by: str | None = None
+    mistake: str | None = None
 
 
 class Turn:

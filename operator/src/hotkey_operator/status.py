@@ -61,21 +61,10 @@ def policy_status(
     status |= {"clusterId": _cluster(observation), "hotKeys": len(table.routes) if table else 0, "keys": keys}
     status |= _figures(decision.summary)
     status["decision"] = {"reason": decision.reason.value, "message": decision.message}
+    if outcome.mistake is not None:
+        status["decision"] = {"reason": Reason.INVALID_SPEC.value, "message": outcome.mistake}
     status["plan"] = {"message": decision.message, "keys": keys} if observing and keys else None
     return status
-
-
-def invalid_status(
-    error: str, *, generation: int, now: float, previous: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The status of a policy whose spec cannot be carried out; its routes stay as they are."""
-    message = f"{error}. What was routed stays as it is until the spec is corrected"
-    told = (Condition(ConditionType.READY, False, Reason.INVALID_SPEC, message),)
-    return {
-        "observedGeneration": generation,
-        "conditions": conditions(told, generation=generation, now=now, previous=previous),
-        "decision": {"reason": Reason.INVALID_SPEC.value, "message": message},
-    }
 
 
 def table_status(outcome: Outcome) -> dict[str, Any] | None:
@@ -122,6 +111,9 @@ def key_text(key: bytes) -> str:
 def _unready(outcome: Outcome) -> Condition | None:
     applied = outcome.applied
     not_ready = Condition(ConditionType.READY, False, Reason.KUBERNETES_UNAVAILABLE, "")
+    if outcome.mistake is not None:
+        message = f"{outcome.mistake}; what is routed stays as it is until the spec is corrected"
+        return replace(not_ready, reason=Reason.INVALID_SPEC, message=message)
     if outcome.standing_by is not None:
         message = (
             f"{outcome.standing_by}. Is a second operator running? This one stands by, then reads it anew"

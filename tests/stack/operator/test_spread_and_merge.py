@@ -63,6 +63,7 @@ def test_a_hot_key_is_spread_while_it_is_hot_and_merged_back_when_it_cooled(
         in operator.measured()
     )
     proven(load, topic)
+    assert operator.stop() == 0
 
 
 def test_status_tells_which_part_of_the_producers_applies_the_table_when_one_is_stopped(

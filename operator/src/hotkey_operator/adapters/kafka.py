@@ -64,7 +64,8 @@ class _Run:
 class KafkaBrokers:
     """Kafka through confluent-kafka. `config` is librdkafka's, with at least `bootstrap.servers`.
 
-    `undecodable` counts sampled records whose JSON could not be read. Close it when done.
+    `undecodable` counts sampled records whose JSON could not be read. Close it when done. Raises `ValueError`
+    where the client refuses `config`; whether anybody answers shows later.
     """
 
     def __init__(
@@ -77,8 +78,11 @@ class KafkaBrokers:
         self.undecodable = 0
         self._timeout = timeout_seconds
         self._clock = clock
-        self._admin = AdminClient({**_COMMON, **config})
-        self._consumer = Consumer({**_COMMON, **_CONSUMER, **config})
+        try:
+            self._admin = AdminClient({**_COMMON, **config})
+            self._consumer = Consumer({**_COMMON, **_CONSUMER, **config})
+        except KafkaException as error:
+            raise ValueError(f"the Kafka client refuses its settings: {_words(error)}") from None
         self._sampling = asyncio.Lock()
         self._compacted: dict[str, tuple[float, bool]] = {}
 

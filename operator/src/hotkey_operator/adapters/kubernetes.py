@@ -25,10 +25,12 @@ POLICIES, TABLES = "hotkeypolicies", "routingtables"
 TOMBSTONE_LABEL = "hotkeys.dev/tombstone"
 _MANAGED_BY = {"app.kubernetes.io/managed-by": "hotkey-operator"}
 
+Connection = client.ApiClient
+
 _T = TypeVar("_T")
 
 
-def connect() -> client.ApiClient:
+def connect() -> Connection:
     """A client by the pod's ServiceAccount, else by the kubeconfig. Raises `ValueError` without either."""
     try:
         config.load_incluster_config()  # type: ignore[no-untyped-call]
@@ -66,7 +68,7 @@ class _Api:
 class KubernetesTables(_Api):
     """RoutingTable objects: the policy's namespace and name, the table's document as `spec`."""
 
-    def __init__(self, api: client.ApiClient, *, timeout_seconds: float = 3.0) -> None:
+    def __init__(self, api: Connection, *, timeout_seconds: float = 3.0) -> None:
         super().__init__(timeout_seconds)
         self._objects = client.CustomObjectsApi(api)
 
@@ -149,7 +151,7 @@ class KubernetesTables(_Api):
 class KubernetesSecrets(_Api):
     """The one Secret that holds the signing key."""
 
-    def __init__(self, api: client.ApiClient, *, timeout_seconds: float = 5.0) -> None:
+    def __init__(self, api: Connection, *, timeout_seconds: float = 5.0) -> None:
         super().__init__(timeout_seconds)
         self._core = client.CoreV1Api(api)
 
