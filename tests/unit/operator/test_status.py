@@ -1,0 +1,122 @@
+"""Status: what is told at once, what waits, and what overrides the decision's word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hotkey_operator.act.executor import Applied
+from hotkey_operator.engine.model import Condition, Decision, KeyVerdict, Observation, StoredTable, Summary
+from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.loop import Outcome
+from hotkey_operator.status import FIGURES_SECONDS, Pace, key_text, policy_status, table_status
+from hotkey_sdk.routing.table import Stream, Table
+
+READY = Condition(ConditionType.READY, True, Reason.GOVERNING, "all is well")
+STORED = StoredTable(Table.empty(Stream("c", "t"), partitions=3, epoch=7, seed=1), "1")
+
+
+def decided(**changes: Any) -> Outcome:
+    verdict = KeyVerdict(
+        b"nike", Reason.HOLDING, "still hot", 1234.56, 0.81234, 0.01, shards=10, by=("user",)
+    )
+    summary = Summary(epoch=7, partitions=3, records_per_second=1500.4, imbalance=1.052, producers=3)
+    decision = Decision((), Reason.HOLDING, "held", (verdict,), (READY,), summary)
+    return Outcome(Observation(1.0, None, stored=STORED), replace(decision, **changes))
+
+
+def status(
+    outcome: Outcome, *, now: float = 1_000.0, previous: Any = (), observing: bool = False
+) -> dict[str, Any]:
+    return policy_status(outcome, generation=2, now=now, previous=previous, observing=observing)
+
+
+def test_figures_are_rounded_and_the_imbalance_has_two_decimals() -> None:
+    found = status(decided())
+    assert found["imbalance"] == "1.05"
+    assert found["recordsPerSecond"] == 1500
+    assert found["producers"] == "0/3"
+    assert found["keys"][0]["share"] == 0.8123
+    assert found["keys"][0]["by"] == ["user"]
+
+
+def test_an_unknown_imbalance_removes_the_last_one() -> None:
+    assert status(decided(summary=Summary()))["imbalance"] is None
+
+
+def test_a_transition_time_moves_only_with_the_conditions_status() -> None:
+    first = status(decided(), now=1_000.0)["conditions"]
+    other_reason = replace(READY, reason=Reason.STEADY)
+    same = status(decided(conditions=(other_reason,)), now=2_000.0, previous=first)["conditions"]
+    turned = status(decided(conditions=(replace(READY, status=False),)), now=3_000.0, previous=same)[
+        "conditions"
+    ]
+    assert same[0]["lastTransitionTime"] == first[0]["lastTransitionTime"] == "1970-01-01T00:16:40Z"
+    assert turned[0]["lastTransitionTime"] == "1970-01-01T00:50:00Z"
+    assert turned[0]["observedGeneration"] == 2
+
+
+def test_a_plan_is_told_only_while_the_policy_observes() -> None:
+    assert status(decided(), observing=True)["plan"]["keys"][0]["key"] == "nike"
+    assert status(decided())["plan"] is None
+
+
+def ready_of(outcome: Outcome) -> tuple[str, str]:
+    (ready,) = [each for each in status(outcome)["conditions"] if each["type"] == "Ready"]
+    return ready["status"], ready["reason"]
+
+
+def test_what_could_not_be_done_makes_the_policy_unready_whatever_was_decided() -> None:
+    cases = {
+        ("True", "Governing"): decided(),
+        ("False", "KubernetesUnavailable"): Outcome(failure="cannot read"),
+        ("False", "TableConflict"): Outcome(standing_by="someone else wrote"),
+        ("False", "RedisUnavailable"): replace(decided(), applied=Applied(unpublished="refused")),
+        ("False", "InvalidSpec"): replace(decided(), mistake="spec.x: wrong"),
+    }
+    assert {ready_of(outcome): outcome for outcome in cases.values()} == cases
+    assert ready_of(replace(decided(), applied=Applied(unwritten="denied"))) == (
+        "False",
+        "KubernetesUnavailable",
+    )
+
+
+def test_a_mistake_in_the_spec_is_the_decision_too() -> None:
+    found = status(replace(decided(), mistake="spec.x: wrong"))
+    assert found["decision"] == {"reason": "InvalidSpec", "message": "spec.x: wrong"}
+
+
+def test_the_first_status_is_due_and_the_same_again_is_not() -> None:
+    pace, document = Pace(), status(decided())
+    assert pace.is_due(document, 0.0)
+    pace.sent(document, 0.0)
+    assert not pace.is_due(document, 1_000.0)
+
+
+def test_drifting_figures_wait_and_a_changed_decision_does_not() -> None:
+    pace = Pace()
+    pace.sent(status(decided()), 0.0)
+    drifted = status(decided(summary=Summary(epoch=7, partitions=3, records_per_second=9.0)))
+    assert not pace.is_due(drifted, FIGURES_SECONDS / 2)
+    assert pace.is_due(drifted, FIGURES_SECONDS)
+    changed = status(decided(reason=Reason.MERGED_BACK))
+    assert pace.is_due(changed, FIGURES_SECONDS / 2)
+
+
+def test_a_status_that_was_not_written_stays_due() -> None:
+    pace = Pace()
+    assert pace.is_due(status(decided()), 0.0)
+    assert pace.is_due(status(decided()), 0.1)
+
+
+def test_the_table_tells_its_published_epoch_once_redis_told_one() -> None:
+    assert table_status(decided()) is None
+    published = replace(decided(), applied=Applied(stored=STORED, published_epoch=8))
+    assert table_status(published) == {"publishedEpoch": 8, "producers": "0/3", "consumers": "0/0"}
+
+
+def test_keys_are_text_for_people_whatever_their_bytes() -> None:
+    assert key_text(b"nike") == "nike"
+    assert key_text(b"\xffx") == "\\xffx"
+    assert key_text(b"") == ""
+    assert len(key_text(b"k" * 10_000)) == 256
