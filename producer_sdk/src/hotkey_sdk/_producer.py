@@ -210,7 +210,7 @@ class Producer(confluent_kafka.Producer):
     def _batches(
         self, topic: str, messages: list[dict[str, Any]], lanes: Lanes, dimensions: Dimensions | None
     ) -> _Batches:
-        """The messages by destination: the Kafka client heeds a partition of the batch, not one of a message."""
+        """The messages by destination: the Kafka client heeds the batch's partition, not a message's."""
         batches: _Batches = {}
         for message in messages:
             to = _choose(message, lanes, dimensions)
