@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import inspect
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -238,3 +240,24 @@ def test_closing_ends_the_thread_however_it_is_done() -> None:
         pass
 
     assert threads() == before
+
+
+LEAVE = """
+import hotkey_sdk
+client = hotkey_sdk.Producer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0,
+    "hotkey.redis.url": "redis://127.0.0.1:1", "hotkey.allow.unsigned": True, "hotkey.topics": "t"})
+client.produce("t", "v", "k")
+other = hotkey_sdk.Consumer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "group.id": "g",
+    "hotkey.redis.url": "redis://127.0.0.1:1", "hotkey.allow.unsigned": True})
+other.subscribe(["t"])
+other.poll(0.1)
+"""
+
+
+def test_a_program_that_closes_nothing_still_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE], capture_output=True, text=True, check=False, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
