@@ -63,7 +63,7 @@ async def _run(settings: Settings) -> None:
     distribution = RedisDistribution(settings.redis_url)
     metrics.undecodable.set_function(lambda: brokers.undecodable)
     if settings.metrics_port:
-        start_http_server(settings.metrics_port)
+        _serve_metrics(settings.metrics_port)
     try:
         signer = await _signer(settings, api)
         governor = Governor(Ports(brokers, distribution, tables, signer), tables)
@@ -72,6 +72,15 @@ async def _run(settings: Settings) -> None:
         await distribution.close()
         await brokers.close()
         api.close()  # type: ignore[no-untyped-call]
+
+
+def _serve_metrics(port: int) -> None:
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise ValueError(
+            f"the metrics port {port} cannot be used ({error}): set HOTKEY_METRICS_PORT"
+        ) from None
 
 
 async def _signer(settings: Settings, api: Connection) -> EnvelopeSigner:

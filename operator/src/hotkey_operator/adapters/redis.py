@@ -91,17 +91,25 @@ return redis.call('HDEL', KEYS[1], unpack(ARGV))
 
 
 class RedisDistribution:
-    """Redis at `url`. Every call answers or raises `Unavailable` within about `timeout_seconds`."""
+    """Redis at `url`. Every call answers or raises `Unavailable` within twice `timeout_seconds`.
+
+    Raises `ValueError` where `url` is not understood; whether anybody answers shows later.
+    """
 
     def __init__(self, url: str, *, timeout_seconds: float = 1.0) -> None:
         self._timeout = timeout_seconds
-        self._client = redis_async.Redis.from_url(
-            url,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 1),  # a connection that died while idle is made anew at once
-            client_name="hotkey-operator",
-        )
+        try:
+            self._client = redis_async.Redis.from_url(
+                url,
+                socket_timeout=timeout_seconds,
+                socket_connect_timeout=timeout_seconds,
+                retry=Retry(NoBackoff(), 1),  # a connection that died while idle is made anew at once
+                client_name="hotkey-operator",
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"the Redis URL is not understood ({error}): expected redis://[user:password@]host:port/db"
+            ) from None
 
     async def close(self) -> None:
         await self._client.aclose()
