@@ -44,7 +44,7 @@ _CONSUMER: dict[str, Any] = {
     "auto.offset.reset": "error",
     "fetch.wait.max.ms": 20,
     "fetch.error.backoff.ms": 50,
-    "fetch.queue.backoff.ms": 10,
+    "fetch.queue.backoff.ms": 1,  # the pause that the next run would wait for
     "max.partition.fetch.bytes": 64 * 1024,
     "queued.min.messages": 100,
 }
