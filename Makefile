@@ -50,12 +50,12 @@ format: venv ## format the code and fix what ruff can fix
 	@.venv/bin/ruff format --quiet .
 
 .PHONY: test
-test: venv ## lint and every test but the slow ones; prints how long each part took
-	@$(PY) tests/run.py
+test: venv ## lint and every test but the slow ones, part by part with times (PARTS="unit stack": only these)
+	@$(PY) tests/run.py $(PARTS)
 
 .PHONY: test-all
 test-all: venv ## the same with the slow tests
-	@$(PY) tests/run.py --all
+	@$(PY) tests/run.py --all $(PARTS)
 
 .PHONY: simulate
 simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
