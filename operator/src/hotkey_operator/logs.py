@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 _logger = logging.getLogger("hotkey_operator")
+_TOLD_OTHERWISE = ("aiohttp.server", "kopf.activities.probe")  # a failing probe is told by its own line
 _FIELDS = "hotkey_fields"
 
 
@@ -21,6 +22,8 @@ def configure(level: str) -> None:
     handler.addFilter(_is_worth_a_line)
     root.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
     _logger.setLevel(level)
+    for name in _TOLD_OTHERWISE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def say(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
