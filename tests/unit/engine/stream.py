@@ -50,6 +50,7 @@ class ModelStream:
     rates: Mapping[bytes, float]
     partitions: int = 12
     users: Mapping[bytes, int] = field(default_factory=dict)
+    deaf: frozenset[bytes] = frozenset()  # keys whose producers know no tables
     compacted: bool = False
     size_bytes: int = 100
     seed: int = 0
@@ -119,7 +120,7 @@ class ModelStream:
     def _places(self, key: bytes) -> list[tuple[int, bytes, float]]:
         """Where a key's records go: partition, record key, part."""
         route = self.stored.table.route(key) if self.stored else None
-        if route is None:
+        if route is None or key in self.deaf:
             return [(partition_for(key, self.partitions), key, 1.0)]
         slots = [0] * len(route.shards)
         if route.by:

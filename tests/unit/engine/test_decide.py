@@ -118,11 +118,11 @@ def test_a_cooled_key_is_merged_back_after_the_release_time_and_no_sooner() -> N
 def test_a_key_that_is_warm_again_while_it_cools_stays_spread() -> None:
     model = stream(spec(release={"for": "30s"}))
     spread_nike(model)
-    for _ in range(5):
+    for _ in range(3):
         model.rates = QUIET
-        model.turns(15)
+        model.turns(12)
         model.rates = {**QUIET, b"nike": 4_000.0}
-        model.turns(20)
+        model.turns(8)
     assert len(model.table.routes) == 1
     assert sum(Reason.SPREAD in events(decision) for decision in model.decisions) == 1
 
@@ -130,7 +130,7 @@ def test_a_key_that_is_warm_again_while_it_cools_stays_spread() -> None:
 def test_a_key_that_hovers_at_the_trigger_does_not_flap() -> None:
     model = stream()
     model.rates = {**QUIET, b"nike": 1_000.0}
-    model.turns(150)
+    model.turns(90)
     changes = [d for d in model.decisions if any(isinstance(a, WriteTable) for a in d.actions)]
     assert len(changes) <= 2  # the first empty table, and one spread
 
@@ -233,10 +233,10 @@ def test_the_coarsest_rung_that_spreads_is_taken() -> None:
 
 
 def test_a_few_heavy_users_are_planned_for_by_their_slots() -> None:
-    model = stream(spec(**BY_USER), users={b"nike": 60})
+    model = stream(spec(**BY_USER), users={b"nike": 10})
     spread_nike(model)
     model.turns(20)
-    assert model.imbalance() < 1.5  # 60 users on 12 partitions blindly: about 2
+    assert model.imbalance() < 1.3  # two of them on one partition would make 1.8
 
 
 def test_preserve_keeps_the_callers_key_and_sets_the_partition_alone() -> None:
@@ -298,13 +298,33 @@ def test_an_edited_spread_is_carried_out_in_one_epoch() -> None:
     assert route.record_key is RecordKey.PRESERVE
 
 
+def test_lower_limits_are_kept_at_once() -> None:
+    model = stream()
+    model.rates = {**QUIET, b"nike": 4_000.0, b"adidas": 3_000.0, b"puma": 2_500.0}
+    model.turns(12)
+    assert len(model.table.routes) == 3
+    model.spec = spec(limits={"maxHotKeys": 2, "maxShardsPerKey": 4})
+    model.turns(2)
+    assert {route.key for route in model.table.routes} == {b"nike", b"adidas"}
+    assert all(len(route.shards) <= 4 for route in model.table.routes)
+
+
+def test_records_that_do_not_follow_the_table_make_no_new_tables() -> None:
+    model = stream()
+    spread_nike(model)
+    model.deaf = frozenset({b"nike"})
+    decision = model.turns(40)
+    assert decision.reason is Reason.HOLDING
+    assert not [d.message for d in model.decisions if Reason.RESPREAD in events(d)]
+
+
 def test_suspending_freezes_the_routes() -> None:
     model = stream()
     spread_nike(model)
     table = model.table
     model.spec = spec(suspend=True)
     model.rates = QUIET
-    decision = model.turns(120)
+    decision = model.turns(80)
     assert model.table == table
     assert decision.reason is Reason.SUSPENDED
 

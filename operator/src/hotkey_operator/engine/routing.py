@@ -183,9 +183,11 @@ def _replanned(s: Situation, why: str) -> Outcome:
 
 
 def _again(s: Situation, hot: HotKey, repartitioned: bool) -> HotKey:
-    """The key with what can be kept of its previous route: nothing where the partitions are others."""
+    """The key with what can be kept of its previous route: nothing where it is not allowed any more."""
     previous = s.table.route(hot.key)
-    if repartitioned or previous is None:
+    if repartitioned or previous is None or previous.by != hot.by:
+        return HotKey(hot.key, hot.load, hot.by, None, None, hot.values)
+    if len(previous.shards) > s.spec.limits.max_shards_per_key:
         return HotKey(hot.key, hot.load, hot.by, None, None, hot.values)
     kept = msgspec.structs.replace(previous, record_key=s.spec.spread.record_key)
     return HotKey(hot.key, hot.load, hot.by, kept, None, hot.values)
