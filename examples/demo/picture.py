@@ -6,6 +6,7 @@ import io
 import re
 
 from rich import box
+from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -13,18 +14,10 @@ from rich.text import Text
 
 from examples.demo.view import Happening, PolicyView, Scene, View
 
-BAR_WIDTH = 34
-SPARK_WIDTH = 44
-LINES = 8
+SPARK_WIDTH = 34
+LINES = 9
 WIDTH = 112
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SPARKS = "▁▂▃▄▅▆▇█"
-
-
-def bar(value: float, full: float, width: int) -> str:
-    """A bar of `width` cells for `full`, in eighths of a cell."""
-    eighths = 0 if full <= 0 else round(min(1.0, value / full) * width * 8)
-    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()[:width]
 
 
 def sparkline(values: tuple[float, ...], width: int) -> str:
@@ -50,7 +43,7 @@ def picture(scene: Scene) -> RenderableType:
     return Group(
         Text(f" hotkey demo   {scene.title}", style="bold reverse", justify="left"),
         top,
-        _panel("what happened", _happenings(scene.happenings), LINES + 4),
+        _panel("what happened, the latest first", _happenings(scene.happenings), LINES + 3),
     )
 
 
@@ -59,20 +52,18 @@ def _panel(title: str, content: RenderableType, height: int) -> Panel:
 
 
 def _partitions(scene: Scene) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
+    grid = Table.grid(expand=True, padding=(0, 1))
+    grid.add_column(justify="right")
+    grid.add_column(ratio=1)
+    grid.add_column(justify="right")
     full = max((*scene.view.rates, scene.limit))
     for number, rate in enumerate(scene.view.rates):
-        style = "red" if rate > scene.limit else "green"
-        grid.add_row(
-            f"{number:>2}", Text(bar(rate, full, BAR_WIDTH).ljust(BAR_WIDTH), style), f"{rate:>6.0f}"
-        )
+        color = "red" if rate > scene.limit else "green"
+        grid.add_row(str(number), Bar(full, 0, rate, color=color), f"{rate:.0f}")
     now = scene.view.imbalance
-    line = Text.assemble(
-        "imbalance ",
-        (sparkline(scene.imbalances, SPARK_WIDTH - 12), "yellow"),
-        f" {now:.2f}" if now is not None else " -",
-    )
-    return Group(grid, Text(""), line, Text("max/mean; 1.00 is even", style="dim"))
+    told = f"imbalance {'-' if now is None else f'{now:.2f}'}"
+    line = Text.assemble(told, (" max/mean, 1.00 is even", "dim"))
+    return Group(grid, Text(""), line, Text(sparkline(scene.imbalances, SPARK_WIDTH), "yellow"))
 
 
 def _operator(view: View) -> RenderableType:
@@ -115,7 +106,7 @@ def _happenings(happenings: tuple[Happening, ...]) -> RenderableType:
     grid.add_column(justify="right", style="dim", no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
-    for each in happenings[-LINES:]:
+    for each in happenings[: -LINES - 1 : -1]:
         style = "cyan" if each.source != "demo" else ""
         grid.add_row(f"{each.at:.1f} s", Text(each.source, style or "dim"), Text(each.text, style))
     return grid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from examples.demo.picture import bar, line, picture, sparkline, svg
+from examples.demo.picture import line, picture, sparkline, svg
 from examples.demo.view import Happening, HotKey, PolicyView, Scene, View, rates
 
 STATUS = {
@@ -61,12 +61,17 @@ def test_the_saved_picture_asks_the_network_for_nothing() -> None:
     assert "url(" not in saved.replace("url(#", "")
 
 
-@pytest.mark.parametrize(
-    ("value", "drawn"),
-    [(0.0, ""), (50.0, "█████"), (100.0, "██████████"), (500.0, "██████████"), (55.0, "█████▌")],
-)
-def test_a_bar_is_as_long_as_its_share(value: float, drawn: str) -> None:
-    assert bar(value, 100.0, 10) == drawn
+def test_a_partition_over_the_trigger_is_drawn_longer_than_the_others() -> None:
+    lines = shown(Scene("", View(rates=(4_000.0, 400.0)))).splitlines()
+    long, short = (line.count("█") for line in lines if " 4000 " in line or " 400 " in line)
+    assert long > 5 * short > 0
+
+
+def test_what_happened_last_is_on_top_where_a_small_terminal_still_shows_it() -> None:
+    happenings = tuple(Happening(float(n), "demo", f"step {n}") for n in range(50))
+    text = shown(Scene("", View(), happenings=happenings))
+    assert text.index("step 49") < text.index("step 48") < text.index("step 41")
+    assert "step 20" not in text
 
 
 def test_the_sparkline_shows_the_worst_of_what_falls_into_one_cell() -> None:
