@@ -140,6 +140,7 @@ def test_a_topic_that_does_not_exist_yet_is_neither_created_nor_an_error(scene: 
     consumer.subscribe([scene.topic])
     scene.publish(scene.table(epoch=5, read_set=(second,)))
     wait_for_assignment(consumer, PARTITIONS)
+    until(lambda: _epochs(scene, consumer) == [0], scene.reports)
     until(lambda: consumer.hotkey.stats().source.tables[0].epoch == 5, consumer.hotkey.stats)
 
     read_until(consumer, fill(scene, scene.topic, 5, "base"))

@@ -239,7 +239,7 @@ def test_a_shard_on_a_partition_that_does_not_exist_falls_back_to_the_plain_key(
     assert producer.hotkey.stats().fell_back == 10
 
 
-def test_without_an_order_batches_stay_as_big_as_the_plain_keys(scene: Scene) -> None:
+def test_without_an_order_batches_are_not_cut_into_pieces(scene: Scene) -> None:
     """Records per request, from librdkafka's own statistics, for the same calls at the same pace."""
 
     def batch_size(key: str) -> float:
