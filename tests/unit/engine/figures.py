@@ -1,4 +1,4 @@
-"""`python -m tests.unit.engine.figures`: the figures of docs/planning.md, from the model of test_placement.py."""
+"""`python -m tests.unit.engine.figures`: the figures of docs/planning.md."""
 
 from __future__ import annotations
 
