@@ -20,7 +20,8 @@ POLL_SECONDS, JITTER = 1.0, (0.75, 1.25)
 REPORT_SECONDS = 3.0
 TICK_SECONDS = 0.25
 USERS = 2_000
-BATCH_RECORDS, STRIDE = 4, 7  # an odd stride visits every slot
+BATCH_RECORDS = 4
+SLOTS = 2**16  # the low bits of a slot count
 
 
 class ForgetfulFollower:
@@ -135,7 +136,7 @@ class SimulatedProducer(Client):
         super().__init__(name, Role.PRODUCER, around, chance)
         self._rates = rates
         self._ledger = ledger
-        self._sent = 0
+        self._sent = self._slot = 0
 
     async def produce(self) -> None:
         owed: dict[bytes, float] = {}
@@ -152,8 +153,9 @@ class SimulatedProducer(Client):
         record_id = b"%b-%d" % (self.name.encode(), self._sent)
         user = f"u{self.chance.randrange(USERS)}"
         router = self.following.follower.router
-        slot = self._sent // BATCH_RECORDS * STRIDE  # unordered routes: one slot for a batch
-        destination = router.route(key, {"user_id": user}, slot=slot) if router else None
+        if self._sent % BATCH_RECORDS == 0:
+            self._slot = self.chance.randrange(SLOTS)  # of routes without an order: one for a batch
+        destination = router.route(key, {"user_id": user}, slot=self._slot) if router else None
         record_key, partition = self._place(key, destination)
         topic = self.around.stream.topic
         self.around.brokers.append(topic, partition, record_key, record_id, {"user": user.encode()})
