@@ -145,6 +145,7 @@ def test_a_topic_that_does_not_exist_yet_is_neither_created_nor_an_error(scene: 
 
     read_until(consumer, fill(scene, scene.topic, 5, "base"))
     assert second not in scene.admin.list_topics(timeout=10).topics
+    assert consumer.hotkey.stats().added_topics == ()
     assert _epochs(scene, consumer) == [0], "a read set that is not yet read is not reported as applied"
     scene.create(second, 2)
 
