@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import redis
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
@@ -161,6 +161,11 @@ class Scene:
         made[name].result(30)
         eventually(f"topic {name} has leaders", lambda: self._has_leaders(name, partitions))
         return name
+
+    def grow(self, name: str, partitions: int) -> None:
+        """Give a topic more partitions."""
+        made = self._admin.create_partitions([NewPartitions(name, partitions)])
+        made[name].result(30)
 
     def _has_leaders(self, name: str, partitions: int) -> bool:
         try:

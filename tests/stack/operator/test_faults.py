@@ -237,3 +237,18 @@ def return_after_both_wait(scene: Scene) -> None:
     """Two seconds of a frozen API server: both loops turn once a second and then wait for it."""
     with pytest.raises(AssertionError):
         scene.kubectl("get", "--raw=/readyz", "--request-timeout=2s")
+
+
+def test_a_table_deleted_by_hand_is_made_again_from_what_redis_holds(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    governed(scene, topic, HOT)
+    load = start_load(topic)
+    scene.wait_for_routes("clicks", {b"nike"})
+    spread = scene.wait_for_published("clicks", topic)
+    scene.kubectl("delete", "hkrt", "clicks", "--timeout=30s")
+    rebuilt = scene.wait_for_routes("clicks", {b"nike"})
+    assert rebuilt.epoch > spread.epoch
+    assert rebuilt.routes == spread.routes
+    scene.wait_for_published("clicks", topic)
+    proven(load, topic)

@@ -114,3 +114,28 @@ def test_a_changed_spec_is_taken_up_by_the_running_loop(
     # then it does
     scene.wait_for_routes("clicks", {b"nike"})
     eventually("there is no plan any more", lambda: "plan" not in scene.status("clicks"))
+
+
+def test_routes_are_planned_anew_in_one_epoch_when_the_topic_gets_more_partitions(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    scene.operator()
+    scene.apply("clicks", {"topic": topic, "trigger": QUICK})
+    scene.wait_for_condition("clicks", "Governing")
+    load = start_load(topic)
+    before = scene.wait_for_routes("clicks", {b"nike"})
+    assert before.partitions == 12
+
+    scene.grow(topic, 18)
+
+    def planned_anew() -> bool:
+        table = scene.table("clicks")
+        assert table is not None
+        assert table.partitions == 18, (table.partitions, scene.status("clicks")["decision"])
+        (route,) = table.routes
+        return any(shard.partition >= 12 for shard in route.shards)
+
+    eventually("the plan is for 18 partitions", planned_anew)
+    scene.wait_for_published("clicks", topic)
+    eventually("it is told", lambda: "Repartitioned" in scene.events("clicks"))
+    proven(load, topic)
