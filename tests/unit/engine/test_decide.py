@@ -151,7 +151,7 @@ def test_a_second_hot_key_is_spread_while_the_first_settles() -> None:
     assert {route.key for route in model.table.routes} == {b"nike", b"adidas"}
 
 
-def test_a_key_that_grows_is_planned_anew_with_its_shards_kept() -> None:
+def test_a_key_that_grows_keeps_its_shards_and_the_load_stays_even() -> None:
     model = stream()
     spread_nike(model, 1_200.0)
     before = model.table.routes[0]
@@ -159,7 +159,6 @@ def test_a_key_that_grows_is_planned_anew_with_its_shards_kept() -> None:
     model.rates = {**QUIET, b"nike": 12_000.0}
     model.turns(15)
     after = model.table.routes[0]
-    assert len(after.slots) > len(before.slots)  # a finer grain for the greater load
     assert set(before.shards) <= set(after.shards)
     assert model.imbalance() <= TARGET + WITHIN_A_PERCENT_OR_TWO
 

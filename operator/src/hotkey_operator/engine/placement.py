@@ -114,9 +114,8 @@ def slot_count(load: float, mean: float, previous: int = 0) -> int:
 
     Never fewer than before: a slot of twice as many is found by one more bit, so every owner is kept.
     """
-    needed = load / (SLOT_LOAD * mean) if mean > 0 else 0.0
     count = max(SLOTS_AT_LEAST, previous)
-    while count < needed and count < SLOTS_AT_MOST:
+    while mean > 0 and count * SLOT_LOAD * mean < load and count < SLOTS_AT_MOST:
         count *= 2
     return count
 

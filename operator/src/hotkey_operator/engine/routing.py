@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from hotkey_operator.engine import ladder
+from hotkey_operator.engine.background import believed
 from hotkey_operator.engine.cooling import merged_back
 from hotkey_operator.engine.guards import Stop, first_stop
 from hotkey_operator.engine.heavy import KeyLoad, weights
@@ -102,10 +103,7 @@ def _routed(s: Situation, route: Route) -> HotKey:
 
 def _plan(s: Situation, hot: Sequence[HotKey], still: Sequence[Route]) -> Plan:
     """Place the keys over what the partitions carry without them."""
-    background = list(s.loads)
-    for key in hot:
-        for partition, load in _carried(s, key).items():
-            background[partition] -= load
+    background, hot = _apart(s, hot)
     return plan(
         Ground(
             background=tuple(max(0.0, load) for load in background),
@@ -120,6 +118,24 @@ def _plan(s: Situation, hot: Sequence[HotKey], still: Sequence[Route]) -> Plan:
         ),
         hot,
     )
+
+
+def _apart(s: Situation, hot: Sequence[HotKey]) -> tuple[list[float], list[HotKey]]:
+    """What the partitions carry without the keys, and the keys with what their home then leaves for them."""
+    background = list(s.loads)
+    for key in hot:
+        for partition, load in _carried(s, key).items():
+            background[partition] -= load
+    homes = {key.home for key in hot if key.home is not None}
+    by_key = {key.key: key for key in hot}
+    for home in sorted(homes):
+        there = sorted((key for key in hot if key.home == home), key=lambda key: (key.load, key.key))
+        error = math.hypot(*(s.keys[key.key].error for key in there))
+        rest = believed(background, home, error, homes)
+        biggest = there[-1]
+        by_key[biggest.key] = replace(biggest, load=max(0.0, biggest.load + background[home] - rest))
+        background[home] = rest
+    return background, list(by_key.values())
 
 
 def _carried(s: Situation, hot: HotKey) -> dict[int, float]:
