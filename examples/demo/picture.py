@@ -62,7 +62,7 @@ def _partitions(scene: Scene) -> RenderableType:
         grid.add_row(str(number), Bar(full, 0, rate, color=color), f"{rate:.0f}")
     now = scene.view.imbalance
     told = f"imbalance {'-' if now is None else f'{now:.2f}'}"
-    line = Text.assemble(told, (" max/mean, 1.00 is even", "dim"))
+    line = Text.assemble(told, (" (1.00 is even)", "dim"))
     return Group(grid, Text(""), line, Text(sparkline(scene.imbalances, SPARK_WIDTH), "yellow"))
 
 
