@@ -248,6 +248,7 @@ def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     """Least privilege, our own names on objects, and quick recovery after the API server was away."""
     settings.scanning.disabled = True
     settings.posting.loggers = False
+    settings.posting.reporting_component = "hotkey-operator"
     settings.persistence.finalizer = f"{PREFIX}/return-to-plain-keys"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=PREFIX)

@@ -74,7 +74,7 @@ class Distribution(Protocol):
     """The place that clients read tables from (Redis)."""
 
     async def read(self, stream: Stream) -> PublishedEnvelope | None:
-        """What is published, at most 512 KiB of it; None when nothing is."""
+        """What is published, unless it is longer than any envelope may be; None when nothing is."""
         ...
 
     async def publish(self, stream: Stream, epoch: int, envelope: bytes, over: str | None = None) -> bool:
