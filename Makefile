@@ -76,8 +76,8 @@ kind: ## build the image and install on a kind cluster (needs Docker)
 .PHONY: lock
 lock: venv ## compile requirements.in into requirements.txt
 	@$(PY) -m pip install --quiet uv
-	@.venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header \
-	    --no-annotate requirements.in -o requirements.txt
+	@.venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	    --custom-compile-command "make lock" --no-annotate requirements.in -o requirements.txt
 
 .PHONY: clean
 clean: ## stop the stack, remove .venv, .devstack and what the checkers cached

@@ -88,13 +88,18 @@ def fetch(slow: bool) -> Part:
 
 def run_command(command: Sequence[str], limit_seconds: float) -> int:
     """Run one command in a process group of its own; past its limit it is asked to stop, then killed."""
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=_heed_interrupts)
     with _stopped_in_the_end(process):
         try:
             return process.wait(max(limit_seconds, 1.0))
         except subprocess.TimeoutExpired:
             print(f"{command[0]} did not end within {limit_seconds:.0f} s", flush=True)
             return TIMED_OUT
+
+
+def _heed_interrupts() -> None:
+    # A shell without job control starts its background jobs deaf to SIGINT, and they hand that down.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

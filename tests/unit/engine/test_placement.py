@@ -188,7 +188,7 @@ def grounds(draw: st.DrawFn) -> tuple[Ground, list[HotKey]]:
     return ground, hot
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(grounds())
 def test_any_plan_is_valid_within_limits_deterministic_and_never_worse(
     case: tuple[Ground, list[HotKey]],
@@ -210,7 +210,7 @@ def test_any_plan_is_valid_within_limits_deterministic_and_never_worse(
     assert sum(planned.loads) == pytest.approx(sum(ground.background) + sum(each.load for each in hot))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(grounds())
 def test_planning_again_what_was_just_planned_moves_nothing(case: tuple[Ground, list[HotKey]]) -> None:
     ground, hot = case

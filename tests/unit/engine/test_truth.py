@@ -209,7 +209,7 @@ SAMPLES = st.lists(st.builds(PartitionSample, st.integers(0, 6), RUNS), max_size
 TABLES = st.none() | st.builds(epoch, st.integers(0, 2**53 - 1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(st.floats(0, 4e9), st.integers(1, 6), OFFSETS, SAMPLES, TABLES, TABLES, st.booleans()),

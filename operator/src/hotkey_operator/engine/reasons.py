@@ -45,7 +45,6 @@ class Reason(StrEnum):
     KAFKA_UNAVAILABLE = "KafkaUnavailable"
     REDIS_UNAVAILABLE = "RedisUnavailable"
     KUBERNETES_UNAVAILABLE = "KubernetesUnavailable"  # the RoutingTable object cannot be read or written
-    PUBLISHED = "Published"
     REPUBLISHED = "Republished"  # Redis had lost the table or held an older one
     TABLE_CONFLICT = "TableConflict"  # someone else wrote the RoutingTable object
     RETURNED = "Returned"  # the policy is deleted and the stream is back to plain keys
