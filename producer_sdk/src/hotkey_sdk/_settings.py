@@ -28,6 +28,7 @@ _KNOWN = (
     "hotkey.poll.interval.ms",
 )
 _AGREEING_PARTITIONERS = ("murmur2_random", "murmur2")
+_AUTO_CREATE = "allow.auto.create.topics"
 
 
 class SettingsError(ValueError):
@@ -64,10 +65,11 @@ def split(
 
 
 def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
-    """What a routing producer adds to `kafka`: the partitioner, and idempotence with all acks.
+    """What a routing producer adds to `kafka`: the partitioner, idempotence with all acks, no topic creation.
 
     Where the caller chose acks or retries that idempotence forbids, the choice stands and idempotence is left
-    alone. Raises `SettingsError` when the caller's partitioner puts keys elsewhere than Java's.
+    alone. Raises `SettingsError` when the caller's partitioner puts keys elsewhere than Java's, or when the
+    caller asks for topic auto-creation.
     """
     topic_level = kafka.get("default.topic.config") or {}
     for place, values in (("", kafka), ("default.topic.config: ", topic_level)):
@@ -78,7 +80,7 @@ def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
                 "leave it out, or set murmur2_random"
             )
     given = {**topic_level, **kafka}
-    added: dict[str, Any] = {}
+    added = _no_topic_creation(kafka)
     if "partitioner" not in given:
         added["partitioner"] = "murmur2_random"
     if "enable.idempotence" not in given and _allows_idempotence(given):
@@ -90,12 +92,7 @@ def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
 
 def consumer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
     """What a consumer that follows read sets adds to `kafka`; topic auto-creation is a `SettingsError`."""
-    name = "allow.auto.create.topics"
-    if _flag(name, kafka.get(name, False)):
-        raise SettingsError(
-            f"{name} is true, but a topic that was deleted would come back empty: leave it out"
-        )
-    return {name: False}
+    return _no_topic_creation(kafka)
 
 
 def is_cooperative(kafka: Mapping[str, Any]) -> bool:
@@ -109,6 +106,14 @@ def is_durable(kafka: Mapping[str, Any]) -> bool:
     """Whether a producer with this configuration is idempotent and waits for all replicas."""
     given = {**(kafka.get("default.topic.config") or {}), **kafka}
     return _flag("enable.idempotence", given.get("enable.idempotence", False)) or "transactional.id" in given
+
+
+def _no_topic_creation(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    if _flag(_AUTO_CREATE, kafka.get(_AUTO_CREATE, False)):
+        raise SettingsError(
+            f"{_AUTO_CREATE} is true, but a topic that was deleted would come back empty: leave it out"
+        )
+    return {_AUTO_CREATE: False}
 
 
 def _is_own(name: object) -> bool:

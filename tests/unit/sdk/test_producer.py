@@ -190,6 +190,7 @@ def test_it_is_made_or_refused_as_the_original(args: tuple[Any, ...], kwargs: di
         ({"partitioner": "consistent_random"}, "murmur2_random"),
         ({"default.topic.config": {"partitioner": "random"}}, "murmur2_random"),
         ({"hotkey.allow.unsigned": False}, "hotkey.public.keys is missing"),
+        ({"allow.auto.create.topics": True}, "allow.auto.create.topics is true"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_words(change: dict[str, Any], words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,9 @@ def test_a_wrong_setting_is_named(change: dict[str, Any], words: str) -> None:
         split({**KAFKA, **OWN, **change}, {})
 
 
-def test_a_producer_gets_javas_partitioner_and_idempotence() -> None:
+def test_a_producer_gets_javas_partitioner_and_idempotence_and_creates_no_topics() -> None:
     assert producer_defaults(KAFKA) == {
+        "allow.auto.create.topics": False,
         "partitioner": "murmur2_random",
         "enable.idempotence": True,
         "acks": "all",
@@ -129,7 +131,7 @@ def test_a_partitioner_that_disagrees_is_refused(config: dict[str, Any]) -> None
     ],
 )
 def test_what_the_caller_chose_against_idempotence_stands(config: dict[str, Any]) -> None:
-    assert producer_defaults(config) == {"partitioner": "murmur2_random"}
+    assert producer_defaults(config) == {"partitioner": "murmur2_random", "allow.auto.create.topics": False}
     assert not is_durable(config)
 
 
@@ -142,10 +144,12 @@ def test_what_agrees_with_idempotence_leaves_it_on(config: dict[str, Any]) -> No
     assert ("acks" in added) is ("acks" not in config)
 
 
-def test_a_consumer_never_creates_topics() -> None:
-    assert consumer_defaults({}) == {"allow.auto.create.topics": False}
-    with pytest.raises(SettingsError, match=r"allow\.auto\.create\.topics"):
-        consumer_defaults({"allow.auto.create.topics": "true"})
+@pytest.mark.parametrize("defaults", [producer_defaults, consumer_defaults])
+def test_a_client_never_creates_topics(defaults: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    assert defaults({})["allow.auto.create.topics"] is False
+    assert defaults({"allow.auto.create.topics": "false"})["allow.auto.create.topics"] is False
+    with pytest.raises(SettingsError, match=r"allow\.auto\.create\.topics is true"):
+        defaults({"allow.auto.create.topics": "true"})
 
 
 @pytest.mark.parametrize(
