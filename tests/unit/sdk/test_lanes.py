@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hotkey_sdk._lanes import Batch, Counts, HashedLane, StickyLane, lanes_of
+from hotkey_sdk._producer import _Lanes
 from hotkey_sdk.routing.router import Router
 from hotkey_sdk.routing.table import RecordKey, Route, Shard
 from tests.unit.sdk.tables import route, table
@@ -112,3 +114,16 @@ def test_a_key_has_one_lane_as_text_and_as_bytes() -> None:
     assert isinstance(lanes["nike"], StickyLane)
     assert isinstance(lanes[b"\xff"], HashedLane)
     assert set(lanes) == {"nike", b"nike", b"\xff"}
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_weak_settings_take_ordered_shards_of_the_base_topic_and_no_other_topic(durable: bool) -> None:
+    elsewhere = route(b"adidas", topic="clicks.hot.x.g1", record_key=RecordKey.PRESERVE)
+    lanes = _Lanes(Batch(), durable)
+
+    lanes.adopt("clicks", Router(table(route(b"nike", by=("user_id",)), elsewhere)))
+
+    assert isinstance(lanes.by_topic["clicks"][b"nike"], HashedLane)
+    assert (b"adidas" in lanes.by_topic["clicks"]) is durable
+    assert ("adidas" in lanes.by_topic["clicks"]) is durable
+    assert lanes.counts.not_durable == (0 if durable else 1)
