@@ -106,10 +106,11 @@ def _run_settings(parsed: argparse.Namespace) -> RunSettings:
             "--redis-url is set, but no --public-keys: without them a routing table cannot be trusted. Give "
             "the operator's public keys (text or file:PATH), or --allow-unsigned on a stack for trying out"
         )
+    topic = _needed(parsed, "topic")
     return RunSettings(
         bootstrap_servers=_needed(parsed, "bootstrap_servers"),
-        topic=_needed(parsed, "topic"),
-        group=parsed.group,
+        topic=topic,
+        group=parsed.group or f"hotkey-aggregator.{topic}",
         db=Path(parsed.db),
         redis_url=redis_url,
         public_keys=public_keys,
@@ -197,7 +198,7 @@ def _add_run(parser: argparse.ArgumentParser, environment: Mapping[str, str]) ->
     flags = _Flags(parser, environment)
     flags.add("--bootstrap-servers", "Kafka brokers, host:port, separated by commas")
     flags.add("--topic", "the stream's base topic")
-    flags.add("--group", "consumer group", "hotkey-aggregator")
+    flags.add("--group", "consumer group (default: hotkey-aggregator.TOPIC)")
     flags.add("--db", "DuckDB file with the counts; it belongs to one process", "hotkey-aggregator.duckdb")
     flags.add("--redis-url", "where routing tables are published; without it the base topic alone is read")
     flags.add("--public-keys", "the operator's public keys, as text or file:PATH")

@@ -29,11 +29,15 @@ def run_settings(*flags: str, environment: Mapping[str, str] | None = None) -> R
 def test_brokers_and_a_topic_are_enough() -> None:
     settings = run_settings()
     assert (settings.group, settings.http_host, settings.limits.seconds) == (
-        "hotkey-aggregator",
+        "hotkey-aggregator.clicks",
         "127.0.0.1",
         5.0,
     )
     assert not [name for name in settings.consumer_config() if name.startswith("hotkey.")]
+
+
+def test_aggregators_of_two_topics_are_in_groups_of_their_own_and_do_not_fence_each_other() -> None:
+    assert run_settings("--topic", "views").group != run_settings("--topic", "clicks").group
 
 
 def test_all_can_come_from_the_environment_and_a_flag_wins() -> None:
