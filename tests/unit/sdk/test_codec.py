@@ -183,6 +183,18 @@ def test_a_missing_field_is_refused_with_its_name(field: str) -> None:
         codec.from_document(document)
 
 
+@pytest.mark.parametrize("key", ["é", "bmlrZQ", "not base64!", "\ud800"])
+def test_a_key_that_is_no_base64_is_refused_by_both_readers(key: str) -> None:
+    document = codec.to_document(table(route()))
+    del document["routes"][0]["key"]
+    document["routes"][0]["keyBase64"] = key
+
+    with pytest.raises(TableError, match="key"):
+        codec.from_document(document)
+    with pytest.raises(TableError):
+        codec.decode(json.dumps(document).encode())
+
+
 def test_two_routes_of_one_key_are_refused() -> None:
     document = codec.to_document(table(route()))
     twin = {**document["routes"][0], "keyBase64": "bmlrZQ=="}

@@ -83,6 +83,8 @@ def test_a_wrong_signature_is_refused_even_where_unsigned_is_allowed() -> None:
         b'{"alg":1,"payload":""}',
         b'{"alg":"RS256","payload":""}',
         b'{"alg":"Ed25519","payload":"%%"}',
+        '{"alg":"Ed25519","payload":"é"}'.encode(),
+        '{"alg":"Ed25519","payload":"eA==","signature":"é"}'.encode(),
         b"[" * 100_000,
         b'{"x":' + b"[" * 100_000,
     ],
