@@ -203,7 +203,7 @@ class Producer(confluent_kafka.Producer):
     def _meet(self, topic: object) -> None:
         """Follow a topic at its first record; what is no topic name is left to the Kafka client to refuse."""
         if isinstance(topic, str) and topic not in self._by_topic:
-            self._by_topic[topic] = {}
+            self._by_topic.setdefault(topic, {})  # no assignment: its table may have arrived since the test
             if self._source is not None:
                 self._source.follow((topic,))
 

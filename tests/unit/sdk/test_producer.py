@@ -164,6 +164,28 @@ def test_dimensions_are_taken_even_where_hotkey_is_off() -> None:
     assert not pair.ours.hotkey.enabled
 
 
+class AdoptingMeanwhile(dict[str, Any]):
+    """A table arrives between the look whether a topic is known and what follows from it."""
+
+    def __contains__(self, topic: object) -> bool:
+        known = super().__contains__(topic)
+        self["t"] = LANES
+        return known
+
+
+LANES: dict[str, Any] = {}
+
+
+def test_a_table_that_arrives_while_its_topic_is_met_stays() -> None:
+    producer = ours()
+    producer._by_topic = AdoptingMeanwhile()
+
+    producer.produce("t", "v", "k")
+    producer.purge()
+
+    assert producer._by_topic["t"] is LANES
+
+
 CONFIGS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "nothing": ((), {}),
     "no dict": (("x",), {}),
