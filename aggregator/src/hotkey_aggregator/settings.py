@@ -106,9 +106,9 @@ def _run_settings(parsed: argparse.Namespace) -> RunSettings:
             "--redis-url is set, but no --public-keys: without them a routing table cannot be trusted. Give "
             "the operator's public keys (text or file:PATH), or --allow-unsigned on a stack for trying out"
         )
-    topic = _needed(parsed, "topic")
+    bootstrap_servers, topic = _needed(parsed, "bootstrap_servers"), _needed(parsed, "topic")
     return RunSettings(
-        bootstrap_servers=_needed(parsed, "bootstrap_servers"),
+        bootstrap_servers=bootstrap_servers,
         topic=topic,
         group=parsed.group or f"hotkey-aggregator.{topic}",
         db=Path(parsed.db),
