@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hotkey_sdk.routing.envelope import PublicKeys
 from hotkey_sdk.routing.follower import Follower, Outcome
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.report import ClientReport, Role, encode_report
-from hotkey_sdk.routing.router import Destination
+from hotkey_sdk.routing.router import Destination, Router
 from hotkey_sdk.routing.table import Stream
 from tests.simulation.faults import Kind, Weather
-from tests.simulation.memory import MemoryBrokers, MemoryDistribution
+from tests.simulation.memory import MemoryBrokers, MemoryDistribution, StoredRecord
 
 POLL_SECONDS, JITTER = 1.0, (0.75, 1.25)
 REPORT_SECONDS = 3.0
 TICK_SECONDS = 0.25
-USERS = 2_000
+USERS = 200  # few enough that every producer sends several records of each
 BATCH_RECORDS = 4
 SLOTS = 2**16  # the low bits of a slot count
+LAG = 0.3  # of the partitions, at each look of the reader: partitions are read independently of each other
+
+# Headers of a record that an order is promised for: its number, and within what numbers only grow.
+SEQUENCE, WITHIN = "sequence", "within"
 
 
 class ForgetfulFollower:
@@ -52,6 +56,20 @@ class RealFollower:
 MakeFollower = Callable[[Stream, PublicKeys], RealFollower | ForgetfulFollower]
 
 
+def as_the_table_says(router: Router, key: bytes, user: str, slot: int) -> Destination | None:
+    """The product's choice."""
+    return router.route(key, {"user_id": user}, slot=slot)
+
+
+def whatever_the_order(router: Router, key: bytes, user: str, slot: int) -> Destination | None:
+    """The planted bug: a producer that takes any slot of a route, also where the user chooses it."""
+    plan = router.plans.get(key)
+    return plan.at(slot) if plan is not None else None
+
+
+Choose = Callable[[Router, bytes, str, int], Destination | None]
+
+
 @dataclass
 class Surroundings:
     """What every client of a run shares. `clock`: unix seconds; `adopted`: (client, epoch) as they happen."""
@@ -59,6 +77,7 @@ class Surroundings:
     stream: Stream
     keys: PublicKeys
     make_follower: MakeFollower
+    choose: Choose
     brokers: MemoryBrokers
     distribution: MemoryDistribution
     weather: Weather
@@ -116,10 +135,28 @@ class Client:
 
 @dataclass
 class Ledger:
-    """Record ids: those that were acknowledged, and how often each was read."""
+    """Record ids: those that were acknowledged, how often each was read, and what was read out of order.
+
+    `ordered`: how many records were read that an order was promised for.
+    """
 
     acknowledged: set[bytes] = field(default_factory=set)
     read: dict[bytes, int] = field(default_factory=dict)
+    ordered: int = 0
+    overtaken: list[bytes] = field(default_factory=list)
+    _last: dict[bytes, int] = field(default_factory=dict)
+
+    def note(self, record: StoredRecord) -> None:
+        """Take down that the record was read."""
+        self.read[record.value] = self.read.get(record.value, 0) + 1
+        headers = dict(record.headers)
+        within, sequence = headers.get(WITHIN), headers.get(SEQUENCE)
+        if within is None or sequence is None:
+            return
+        self.ordered += 1
+        if int(sequence) < self._last.get(within, 0):
+            self.overtaken.append(record.value)
+        self._last[within] = int(sequence)
 
 
 class SimulatedProducer(Client):
@@ -152,14 +189,22 @@ class SimulatedProducer(Client):
         self._sent += 1
         record_id = b"%b-%d" % (self.name.encode(), self._sent)
         user = f"u{self.chance.randrange(USERS)}"
-        router = self.following.follower.router
         if self._sent % BATCH_RECORDS == 0:
             self._slot = self.chance.randrange(SLOTS)  # of routes without an order: one for a batch
-        destination = router.route(key, {"user_id": user}, slot=self._slot) if router else None
+        router = self.following.follower.router
+        destination = self.around.choose(router, key, user, self._slot) if router else None
         record_key, partition = self._place(key, destination)
-        topic = self.around.stream.topic
-        self.around.brokers.append(topic, partition, record_key, record_id, {"user": user.encode()})
+        headers = {"user": user.encode(), **self._promise(router, key, user)}
+        self.around.brokers.append(self.around.stream.topic, partition, record_key, record_id, headers)
         self._ledger.acknowledged.add(record_id)
+
+    def _promise(self, router: Router | None, key: bytes, user: str) -> dict[str, bytes]:
+        """One producer, same key, same dimension values, in send order, between two route changes."""
+        plan = router.plans.get(key) if router else None
+        if router is None or plan is None or not plan.ordered:
+            return {}
+        within = b"%b %b %b, epoch %d" % (self.name.encode(), key, user.encode(), router.table.epoch)
+        return {WITHIN: within, SEQUENCE: b"%d" % self._sent}
 
     def _place(self, key: bytes, destination: Destination | None) -> tuple[bytes, int]:
         if destination is None:
@@ -178,19 +223,25 @@ class SimulatedReader(Client):
     async def consume(self) -> None:
         while True:
             await asyncio.sleep(0.5)
-            self.drain()
+            places = self._places()
+            self.chance.shuffle(places)
+            for place in places:
+                if self.chance.random() >= LAG:
+                    self._read(*place)
 
     def drain(self) -> None:
         """Read all that is there."""
+        for place in self._places():
+            self._read(*place)
+
+    def _places(self) -> list[tuple[str, int]]:
         table = self.following.follower.table
-        topics: Sequence[str] = sorted({self.around.stream.topic, *(table.read_set if table else ())})
-        for topic in topics:
-            for partition in range(self.around.brokers.partitions(topic)):
-                self._read(topic, partition)
+        topics = sorted({self.around.stream.topic, *(table.read_set if table else ())})
+        return [(topic, place) for topic in topics for place in range(self.around.brokers.partitions(topic))]
 
     def _read(self, topic: str, partition: int) -> None:
         position = self._positions.get((topic, partition), 0)
         records = self.around.brokers.read(topic, partition, position)
         for record in records:
-            self._ledger.read[record.value] = self._ledger.read.get(record.value, 0) + 1
+            self._ledger.note(record)
         self._positions[topic, partition] = position + len(records)

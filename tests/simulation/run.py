@@ -1,7 +1,7 @@
 """One seeded run: the real operator loop and the SDK's routing over in-memory ports, and what must hold.
 
 Phases: quiet, then `nike` is hot with faults, then calm (it must be spread), then `nike` is cold with faults,
-then calm (it must be merged back).
+then calm (it must be merged back). Even seeds ask for no order, odd ones for an order of each user's records.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hotkey_sdk.routing.follower import Follower
 from hotkey_sdk.routing.table import Stream, Table
 from tests.simulation import virtual
 from tests.simulation.clients import (
+    Choose,
     Client,
     Ledger,
     MakeFollower,
@@ -29,6 +30,7 @@ from tests.simulation.clients import (
     SimulatedProducer,
     SimulatedReader,
     Surroundings,
+    as_the_table_says,
 )
 from tests.simulation.faults import (
     COOL_FIRST,
@@ -56,6 +58,7 @@ POLICY = {
     "trigger": {"recordsPerSecond": 40},
     "release": {"for": "6s"},
 }
+ORDERED_POLICY = {**POLICY, "spread": {"by": [["user_id"]], "ordering": "PerDimension"}}
 
 
 @dataclass
@@ -70,9 +73,11 @@ class Report:
 
 
 class World:
-    """Everything of one run; `make_follower` is where a test plants its bug."""
+    """Everything of one run; `make_follower` and `choose` are where a test plants its bug."""
 
-    def __init__(self, seed: int, make_follower: MakeFollower, faults: tuple[Fault, ...] | None) -> None:
+    def __init__(
+        self, seed: int, make_follower: MakeFollower, choose: Choose, faults: tuple[Fault, ...] | None
+    ) -> None:
         self.chance = random.Random(seed)
         self.report = Report(seed, draw(self.chance) if faults is None else faults)
         self.loop_time = 0.0
@@ -85,7 +90,7 @@ class World:
         signing = SigningKey.from_bytes(b"k" * 32)
         self.signer = EnvelopeSigner(signing)
         self.weather = Weather(self.report.faults, self.chance, self.now, self.tell)
-        self.spec: PolicySpec = parse_spec(POLICY)
+        self.spec: PolicySpec = parse_spec(ORDERED_POLICY if seed % 2 else POLICY)
         self.ledger = Ledger()
         self.adopted: dict[str, list[int]] = {}
         self.contents: dict[int, bytes] = {}
@@ -95,6 +100,7 @@ class World:
             self.stream,
             PublicKeys.of([signing]),
             make_follower,
+            choose,
             self.brokers,
             self.distribution,
             self.weather,
@@ -166,10 +172,13 @@ class World:
 
 
 def simulate(
-    seed: int, make_follower: MakeFollower = RealFollower, faults: tuple[Fault, ...] | None = None
+    seed: int,
+    make_follower: MakeFollower = RealFollower,
+    faults: tuple[Fault, ...] | None = None,
+    choose: Choose = as_the_table_says,
 ) -> Report:
     """Run one seed to its end."""
-    world = World(seed, make_follower, faults)
+    world = World(seed, make_follower, choose, faults)
     virtual.run(_run(world))
     return world.report
 
@@ -192,6 +201,7 @@ async def _run(world: World) -> None:
         world.stop(client)
     reader.drain()
     _check_records(world)
+    _check_order(world)
     _check_epochs(world)
     for task in background:
         task.cancel()
@@ -328,6 +338,18 @@ def _check_records(world: World) -> None:
         world.fail(f"{len(unknown)} records were read that nobody sent, such as {min(unknown)!r}")
     if twice := [record for record, times in read.items() if times > 1]:
         world.fail(f"{len(twice)} records were read more than once, such as {min(twice)!r}")
+
+
+def _check_order(world: World) -> None:
+    """By sequence number: what a producer sent of one user by one table was read in the order of sending."""
+    ledger = world.ledger
+    if world.spec.spread.by and not ledger.ordered:
+        world.fail("the policy asks for an order, and no record was sent by a route that has one")
+    if ledger.overtaken:
+        world.fail(
+            f"{len(ledger.overtaken)} of {ledger.ordered} records were read after a later one of the same "
+            f"user and producer, such as {ledger.overtaken[0]!r}"
+        )
 
 
 def _check_epochs(world: World) -> None:

@@ -1,11 +1,11 @@
-"""The simulation holds for a hundred seeds, repeats itself, and finds a bug that is planted in a client."""
+"""The simulation holds for a hundred seeds, repeats itself, finds bugs that are planted in a client."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.simulation.__main__ import explained
-from tests.simulation.clients import ForgetfulFollower
+from tests.simulation.clients import ForgetfulFollower, whatever_the_order
 from tests.simulation.faults import Fault, Kind
 from tests.simulation.run import simulate
 
@@ -18,8 +18,9 @@ def test_nothing_is_lost_and_everything_converges_whatever_goes_wrong(first: int
     assert not failed, "\n".join(explained(report) for report in failed)
 
 
-def test_a_run_without_faults_holds_and_carries_records() -> None:
-    report = simulate(0, faults=())
+@pytest.mark.parametrize("seed", [0, 1], ids=["no order", "per user"])
+def test_a_run_without_faults_holds_and_carries_records(seed: int) -> None:
+    report = simulate(seed, faults=())
     assert not report.problems
     assert report.records > 1_000
 
@@ -43,3 +44,8 @@ def test_a_client_that_accepts_a_lower_epoch_is_found_when_redis_falls_back_to_a
         problem for seed in range(5) for problem in simulate(seed, ForgetfulFollower, faults).problems
     ]
     assert any("back to" in problem for problem in problems), problems
+
+
+def test_a_client_that_ignores_the_users_of_an_ordered_route_is_found_even_without_faults() -> None:
+    report = simulate(1, faults=(), choose=whatever_the_order)
+    assert any("after a later one" in problem for problem in report.problems), report
