@@ -180,10 +180,14 @@ class Producer(confluent_kafka.Producer):
         sent = 0
         for (to_topic, place), batch in self._batches(topic, messages, lanes, dimensions).items():
             copies = [copy for _, copy in batch]
+            stranded: list[dict[str, Any]] = []
             try:
                 sent += _produce_batch(self, to_topic, copies, place, callback)
             finally:
-                _return_errors(batch)
+                stranded = _return_errors(batch)
+            if stranded:
+                self._counts.fell_back += len(stranded)
+                sent += _produce_batch(self, topic, stranded, _ANY, callback)
         return sent
 
     def close(self) -> bool:
@@ -218,7 +222,8 @@ class Producer(confluent_kafka.Producer):
                 batches.setdefault((topic, _ANY), []).append((message, message))
                 continue
             self._counts.routed += 1
-            copy = message if to.key is None else {**message, "key": to.key}
+            copy = {**message, "key": message["key"] if to.key is None else to.key}
+            copy.pop("_error", None)  # of an earlier call: the Kafka client leaves it when it accepts the message
             batches.setdefault((to.topic, to.partition), []).append((message, copy))
         return batches
 
@@ -259,10 +264,17 @@ def _choose(message: dict[str, Any], lanes: Lanes, dimensions: Dimensions | None
     return lane.choose(value, own, None, timestamp if isinstance(timestamp, int) else 0)
 
 
-def _return_errors(batch: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def _return_errors(batch: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Tell the caller's messages what became of their copies; those whose destination is gone are returned."""
+    stranded: list[dict[str, Any]] = []
     for message, copy in batch:
-        if copy is not message and "_error" in copy:
+        if copy is message or "_error" not in copy:
+            continue
+        if copy["_error"].code() in _GONE:
+            stranded.append(message)
+        else:
             message["_error"] = copy["_error"]
+    return stranded
 
 
 def _is_gone(error: KafkaException) -> bool:

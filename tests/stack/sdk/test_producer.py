@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import confluent_kafka
@@ -219,24 +219,59 @@ def test_a_batch_call_is_routed_message_by_message(scene: Scene, record_key: Rec
     assert (sent, noted, messages) == (4, [None] * 4, as_given)
 
 
-def test_a_shard_on_a_partition_that_does_not_exist_falls_back_to_the_plain_key(scene: Scene) -> None:
+def one_by_one(producer: hotkey_sdk.Producer, topic: str, values: list[str]) -> int:
+    for user, value in enumerate(values):
+        producer.produce(topic, value, "nike", dimensions={"user_id": user})
+    return len(values)
+
+
+def as_a_batch(producer: hotkey_sdk.Producer, topic: str, values: list[str]) -> int:
+    """The messages are those of an earlier call that failed: the original leaves its errors on them."""
+    messages: list[dict[str, Any]] = [
+        {"value": value, "key": "nike", "dimensions": {"user_id": user}} for user, value in enumerate(values)
+    ]
+    assert confluent_kafka.Producer.produce_batch(producer, topic, messages, 900) == 0
+    assert all("_error" in message for message in messages)
+    as_given = [dict(message) for message in messages]
+    sent = producer.produce_batch(topic, messages)
+    assert messages == as_given
+    return sent
+
+
+@pytest.mark.parametrize("record_key", list(RecordKey))
+@pytest.mark.parametrize("send", [one_by_one, as_a_batch])
+def test_a_shard_on_a_partition_that_does_not_exist_falls_back_to_the_plain_key(
+    scene: Scene, send: Callable[[hotkey_sdk.Producer, str, list[str]], int], record_key: RecordKey
+) -> None:
     wide = scene.table(scene.route(), epoch=5)
-    shards = tuple(type(shard)(shard.id, shard.partition + 500) for shard in wide.routes[0].shards)
-    route = type(wide.routes[0])(b"nike", scene.topic, ("user_id",), RecordKey.PRESERVE, shards, (0, 1, 2, 3))
+    shards = tuple(
+        type(shard)(shard.id, shard.partition + (500 if index % 2 else 0))
+        for index, shard in enumerate(wide.routes[0].shards)
+    )
+    route = type(wide.routes[0])(b"nike", scene.topic, ("user_id",), record_key, shards, (0, 1, 2, 3))
     table = type(wide)(scene.stream, 1000, 5, 7, wide.read_set, wide.dimensions, (route,))
     producer = scene.producer(**{"hotkey.topics": [scene.topic]})
     producer.produce(scene.topic, "first", "adidas")
     assert producer.flush(30) == 0, "the client knows the topic's partitions now"
     scene.publish(table)
     wait_for_epoch(producer, scene, 5)
+    values = [f"v{user}" for user in range(20)]
 
-    for user in range(10):
-        producer.produce(scene.topic, "v", "nike", dimensions={"user_id": user})
+    sent = send(producer, scene.topic, values)
     assert producer.flush(30) == 0
 
-    places = {(m.partition(), m.key()) for m in scene.read() if m.value() == b"v"}
-    assert places == {(partition_for(b"nike", PARTITIONS), b"nike")}
-    assert producer.hotkey.stats().fell_back == 10
+    found = [m for m in scene.read() if m.value() != b"first"]
+    assert sorted(m.value() or b"" for m in found) == sorted(value.encode() for value in values), "each once"
+    router, plain = Router(table), (partition_for(b"nike", PARTITIONS), b"nike")
+    fell_back = 0
+    for message in found:
+        to = router.route("nike", {"user_id": int((message.value() or b"")[1:])})
+        assert to is not None
+        fell_back += to.partition >= PARTITIONS
+        expected = plain if to.partition >= PARTITIONS else (to.partition, to.key or b"nike")
+        assert (message.partition(), message.key()) == expected
+    assert 0 < fell_back < 20
+    assert (sent, producer.hotkey.stats().fell_back) == (20, fell_back)
 
 
 def test_without_an_order_batches_are_not_cut_into_pieces(scene: Scene) -> None:
