@@ -84,16 +84,11 @@ class Consumer(confluent_kafka.Consumer):
     hotkey: ConsumerReading
 
     def __init__(self, config: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
-        kafka, rest, settings = _settings.split(config, keywords)
-        if settings is not None:
-            kafka |= _settings.consumer_defaults({**kafka, **rest})
-        if config is None:
-            super().__init__(**{**kafka, **rest})
-        else:
-            super().__init__(kafka, **rest)
-        given = {**kafka, **rest}
+        prepared = _settings.prepare(config, keywords, _settings.consumer_defaults)
+        super().__init__(*prepared.arguments, **prepared.keywords)
+        settings, kafka = prepared.settings, prepared.kafka
         self._source: TableSource | None = None
-        self._cooperative = _settings.is_cooperative(given)
+        self._cooperative = _settings.is_cooperative(kafka)
         self._subscribed: tuple[str, ...] | None = None  # by the caller
         self._callbacks: dict[str, Any] = {}
         self._added: frozenset[str] = frozenset()
@@ -106,7 +101,7 @@ class Consumer(confluent_kafka.Consumer):
         if settings is not None:
             self._cluster = _Cluster()
             self._read_set = ReadSet()
-            self._source = _start(self._cluster, settings, self._read_set, given.get("group.id"))
+            self._source = _start(self._cluster, settings, self._read_set, kafka.get("group.id"))
             weakref.finalize(self, self._source.stop)
             self._source.follow(settings.topics)
         self.hotkey = ConsumerReading(self._source)

@@ -97,23 +97,19 @@ class Producer(confluent_kafka.Producer):
     hotkey: ProducerRouting
 
     def __init__(self, config: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
-        kafka, rest, settings = _settings.split(config, keywords)
-        if settings is not None:
-            kafka |= _settings.producer_defaults({**kafka, **rest})
-        if config is None:
-            super().__init__(**{**kafka, **rest})
-        else:
-            super().__init__(kafka, **rest)
-        given = {**kafka, **rest}
-        lanes = _Lanes(Batch.of(given), _settings.is_durable(given))
-        self._by_topic = lanes.by_topic
-        self._counts = lanes.counts
+        prepared = _settings.prepare(config, keywords, _settings.producer_defaults)
+        super().__init__(*prepared.arguments, **prepared.keywords)
+        settings, kafka = prepared.settings, prepared.kafka
+        lanes = _Lanes(Batch(), durable=True)
         self._source: TableSource | None = None
         if settings is not None:
+            lanes = _Lanes(Batch.of(kafka), _settings.is_durable(kafka))
             self._borrow = Borrow(self)
             self._source = _start(self._borrow, settings, lanes)
             weakref.finalize(self, self._source.stop)
             self._source.follow(settings.topics)
+        self._by_topic = lanes.by_topic
+        self._counts = lanes.counts
         self.hotkey = ProducerRouting(lanes, self._source)
 
     def produce(
@@ -223,7 +219,7 @@ class Producer(confluent_kafka.Producer):
                 continue
             self._counts.routed += 1
             copy = {**message, "key": message["key"] if to.key is None else to.key}
-            copy.pop("_error", None)  # of an earlier call: the Kafka client leaves it when it accepts the message
+            copy.pop("_error", None)  # of an earlier call; the Kafka client takes none away
             batches.setdefault((to.topic, to.partition), []).append((message, copy))
         return batches
 
@@ -265,7 +261,7 @@ def _choose(message: dict[str, Any], lanes: Lanes, dimensions: Dimensions | None
 
 
 def _return_errors(batch: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Tell the caller's messages what became of their copies; those whose destination is gone are returned."""
+    """Tell the caller's messages what became of their copies; those without a destination come back."""
     stranded: list[dict[str, Any]] = []
     for message, copy in batch:
         if copy is message or "_error" not in copy:

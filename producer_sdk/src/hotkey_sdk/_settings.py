@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,34 @@ def split(
     if not own:
         return kafka, rest, None
     return kafka, rest, _parse(own, str(merged.get("client.id", "rdkafka")))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a client hands to the constructor of its original: `arguments` and `keywords`; `kafka` is both."""
+
+    arguments: tuple[dict[str, Any], ...]
+    keywords: dict[str, Any]
+    kafka: dict[str, Any]
+    settings: Settings | None
+
+
+def prepare(
+    config: Mapping[str, Any] | None,
+    keywords: Mapping[str, Any],
+    defaults: Callable[[Mapping[str, Any]], dict[str, Any]],
+) -> Prepared:
+    """A client's arguments without hotkey's; with `defaults(kafka)` where there was any of them.
+
+    Raises `SettingsError`.
+    """
+    kafka, rest, settings = split(config, keywords)
+    if settings is not None:
+        kafka |= defaults({**kafka, **rest})
+    both = {**kafka, **rest}
+    if config is None:
+        return Prepared((), both, both, settings)
+    return Prepared((kafka,), rest, both, settings)
 
 
 def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,9 +212,9 @@ def _milliseconds(value: object) -> int:
 
 def _flag(name: str, value: object) -> bool:
     text = str(value).strip().lower()
-    if text in ("true", "1", "yes", "on"):
+    if text in ("true", "t", "1", "yes", "on"):
         return True
-    if text in ("false", "0", "no", "off", ""):
+    if text in ("false", "f", "0", "no", "off", ""):
         return False
     raise SettingsError(f"{name} is {value!r}, expected true or false")
 

@@ -193,6 +193,10 @@ CONFIGS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "unknown": (({**NOWHERE, "no.such": 1},), {}),
     "keywords": ((), NOWHERE),
     "both": ((NOWHERE,), {"linger.ms": 3}),
+    "a short truth": (({**NOWHERE, "enable.idempotence": "t"},), {}),
+    "no truth": (({**NOWHERE, "enable.idempotence": "perhaps"},), {}),
+    "no number": (({**NOWHERE, "linger.ms": "soon"},), {}),
+    "a topic's settings as text": (({**NOWHERE, "default.topic.config": "x"},), {}),
 }
 
 
@@ -218,6 +222,12 @@ def test_it_is_made_or_refused_as_the_original(args: tuple[Any, ...], kwargs: di
 def test_a_wrong_setting_is_refused_with_words(change: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         ours(**change)
+
+
+@pytest.mark.parametrize("value", ["t", "T", "true", "1", "f", "F", "false", "0"])
+def test_with_settings_a_truth_is_written_as_the_kafka_client_takes_it(value: str) -> None:
+    assert confluent_kafka.Producer({**NOWHERE, "enable.idempotence": value})
+    assert ours(**{"enable.idempotence": value})
 
 
 def test_without_settings_any_partitioner_is_the_callers_choice() -> None:
