@@ -171,7 +171,7 @@ class Governor:
         if not spec.topic:
             return Outcome(mistake=mistake)
         if governed.turn is None:
-            governed.turn = Turn(self._ports, governed.ref, spec)
+            governed.turn = Turn(self._ports, governed.ref, spec, thinking=asyncio.to_thread)
         governed.turn.spec = spec
         older = rival(claims.get(spec.topic, ()), str(body.metadata["uid"]))
         outcome = await governed.turn.step(time.time(), self._seed(), rival=older)

@@ -5,6 +5,7 @@ It must not know Kopf, Kafka's, Redis' or Kubernetes' clients; time and seeds ar
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hotkey_operator.act.executor import NOTHING_DONE, Applied, apply
@@ -35,11 +36,26 @@ class Outcome:
     mistake: str | None = None
 
 
-class Turn:
-    """The loop of one policy. `spec` may be replaced between steps."""
+Decided = tuple[Decision, Memory]
+Thinking = Callable[[Callable[[], Decided]], Awaitable[Decided]]
 
-    def __init__(self, ports: Ports, ref: PolicyRef, spec: PolicySpec) -> None:
+
+async def at_once(decision: Callable[[], Decided]) -> Decided:
+    """Decide in the event loop itself, which waits: the same run every time, for the simulation."""
+    return decision()
+
+
+class Turn:
+    """The loop of one policy. `spec` may be replaced between steps.
+
+    `thinking` runs the pure part: the product gives a thread, as a plan for a big topic takes seconds.
+    """
+
+    def __init__(
+        self, ports: Ports, ref: PolicyRef, spec: PolicySpec, *, thinking: Thinking = at_once
+    ) -> None:
         self.spec = spec
+        self._thinking = thinking
         self.memory = Memory()
         self._ports = ports
         self._ref = ref
@@ -60,7 +76,8 @@ class Turn:
         former = _former_policy(observation, self.spec)
         if former is not None:
             return Outcome(observation, failure=former)
-        decision, memory = decide(self.spec, observation, self.memory)
+        spec, memory = self.spec, self.memory
+        decision, memory = await self._thinking(lambda: decide(spec, observation, memory))
         applied = await apply(self._ports, self._ref, decision)
         self._learn(memory, applied, now)
         await self._forget(observation)

@@ -10,6 +10,7 @@ from hotkey_operator.engine.model import Decision, EmitEvent, WriteTable
 from hotkey_operator.engine.placement import TARGET
 from hotkey_operator.engine.pressure import BALANCED
 from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import RecordKey, shard_key
@@ -374,3 +375,21 @@ def test_the_same_observations_give_the_same_decisions() -> None:
         return model.decisions
 
     assert run() == run()
+
+
+def test_a_hot_key_of_10_kb_is_spread() -> None:
+    model, key = stream(), b"\xff" + b"x" * 10_000
+    model.rates = {**QUIET, key: 4_000.0}
+    model.turns(4)
+    assert model.table.route(key) is not None, model.decisions[-1].message
+
+
+def test_a_hot_key_too_long_for_a_table_is_left_plain_and_the_others_are_spread() -> None:
+    model, key = stream(), b"x" * (KEY_BYTES_AT_MOST + 1)
+    model.rates = {**QUIET, key: 4_000.0}
+    decision = model.turns(4)
+    assert (decision.reason, model.table.routes) == (Reason.KEY_TOO_LONG, ())
+    model.rates = {**model.rates, b"nike": 6_000.0}
+    decision = model.turns(4)
+    assert [route.key for route in model.table.routes] == [b"nike"]
+    assert verdicts(decision)[key] is Reason.KEY_TOO_LONG

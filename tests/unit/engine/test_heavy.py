@@ -33,8 +33,25 @@ def test_a_shards_record_is_its_keys_through_the_table() -> None:
     assert whose.key_of(b"nike") == b"nike"
 
 
+def owners_of_keys_with_a_colon(kind: type[Attribution]) -> list[bytes]:
+    """Whose `nike:8` and `a:1` are, where a table made `nike:7` and `nike:9` alone."""
+    whose = kind.of([table(routes=(NIKE,))])
+    return [whose.key_of(b"nike:8"), whose.key_of(b"a:1")]
+
+
 def test_a_key_with_a_colon_that_no_table_made_is_a_key_of_its_own() -> None:
-    assert Attribution.of([table(routes=(NIKE,))]).key_of(b"nike:8") == b"nike:8"
+    assert owners_of_keys_with_a_colon(Attribution) == [b"nike:8", b"a:1"]
+
+
+class SplittingAttribution(Attribution):
+    """The planted bug: a shard is what has a colon."""
+
+    def key_of(self, record_key: bytes) -> bytes:
+        return record_key.split(b":")[0]
+
+
+def test_an_attribution_that_splits_at_the_colon_is_found() -> None:
+    assert owners_of_keys_with_a_colon(SplittingAttribution) != [b"nike:8", b"a:1"]
 
 
 def test_the_newest_table_says_whose_a_shard_is() -> None:

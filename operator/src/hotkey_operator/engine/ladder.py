@@ -8,6 +8,7 @@ from hotkey_operator.engine.guards import Stop
 from hotkey_operator.engine.heavy import KeyLoad, Rung, ValuePart, Values, top_values, visibility
 from hotkey_operator.engine.placement import SLOT_LOAD, TARGET
 from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import Ordering
 from hotkey_operator.engine.wording import name, percent
@@ -26,6 +27,9 @@ class Step:
 
 def choose(s: Situation, load: KeyLoad) -> Step | Stop:
     """The rung for a key, or why there is none. A routed key is never moved to a coarser one."""
+    if len(load.key) > KEY_BYTES_AT_MOST:
+        size = f"it is {len(load.key):,} bytes long, at most {KEY_BYTES_AT_MOST:,} are routed"
+        return Stop(Reason.KEY_TOO_LONG, f"key {name(load.key)} is left plain: {size}")
     if s.spec.spread.ordering is Ordering.PER_KEY:
         why = f"key {name(load.key)} is left plain: ordering PerKey allows no shards"
         return Stop(Reason.ORDERING_FORBIDS, why)

@@ -10,6 +10,7 @@ from hotkey_operator.engine.heavy import Attribution, Evidence, digest
 from hotkey_operator.engine.model import EndOffsets, Observation
 from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import Table
@@ -19,7 +20,7 @@ NATURAL_KEYS_KEPT = 4_096
 CHANGES_SECONDS = 60.0
 EVIDENCE_SECONDS = 15.0  # older samples say nothing of the keys of now
 MIXED_SECONDS = 2.0  # after a change a sample holds records of before and after
-_LIKE_A_SHARD = re.compile(rb".*:[0-9]{1,10}", re.DOTALL)
+_LIKE_A_SHARD = re.compile(rb".{0,%d}:[0-9]{1,10}" % KEY_BYTES_AT_MOST, re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     NO_DOMINANT_KEY = "NoDominantKey"
     TOPIC_COMPACTED = "TopicCompacted"
     TOO_MANY_HOT_KEYS = "TooManyHotKeys"
+    KEY_TOO_LONG = "KeyTooLong"  # to stand in a table that every client reads
     ONE_PARTITION = "OnePartition"
     DIMENSIONS_NOT_VISIBLE = "DimensionsNotVisible"
     CANNOT_SPREAD = "CannotSpread"  # one value of the dimensions is the load

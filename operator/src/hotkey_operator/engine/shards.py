@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from hotkey_sdk.routing.partitioner import partition_for
+from hotkey_sdk.routing.partitioner import Prefix
 from hotkey_sdk.routing.table import Route, Shard, shard_key
 
+KEY_BYTES_AT_MOST = (
+    16 * 1024
+)  # of a key that is spread: it stands in the table that all clients read
 TRIES_PER_PARTITION = 60  # an id misses one partition of n with (1-1/n)^60n, about e^-60
 
 
@@ -18,25 +21,23 @@ def find_shards(
     `taken`: record keys that mean something else (natural keys seen, other routes' shards). A partition for
     which no id was found within the tries is left out.
     """
+    prefix = Prefix(key + b":")
     found = {
         shard.partition: shard
         for shard in (previous.shards if previous else ())
-        if shard.partition in wanted and _fits(key, shard.id, shard.partition, partitions, taken)
+        if shard.partition in wanted
+        and prefix.partition_for(b"%d" % shard.id, partitions) == shard.partition
+        and shard_key(key, shard.id) not in taken
     }
     missing = set(wanted) - set(found)
     for shard_id in range(TRIES_PER_PARTITION * partitions + len(taken)):
         if not missing:
             break
-        partition = partition_for(shard_key(key, shard_id), partitions)
+        partition = prefix.partition_for(b"%d" % shard_id, partitions)
         if partition in missing and shard_key(key, shard_id) not in taken:
             found[partition] = Shard(shard_id, partition)
             missing.discard(partition)
     return found
-
-
-def _fits(key: bytes, shard_id: int, partition: int, partitions: int, taken: Collection[bytes]) -> bool:
-    record_key = shard_key(key, shard_id)
-    return record_key not in taken and partition_for(record_key, partitions) == partition
 
 
 def record_keys(routes: Iterable[Route]) -> set[bytes]:

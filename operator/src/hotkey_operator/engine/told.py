@@ -33,6 +33,7 @@ REFUSALS = frozenset(
         Reason.NO_DOMINANT_KEY,
         Reason.TOPIC_COMPACTED,
         Reason.TOO_MANY_HOT_KEYS,
+        Reason.KEY_TOO_LONG,
         Reason.ONE_PARTITION,
         Reason.DIMENSIONS_NOT_VISIBLE,
         Reason.CANNOT_SPREAD,
