@@ -21,6 +21,7 @@ from hotkey_aggregator.store import (
     StoreInUseError,
 )
 from hotkey_aggregator.windows import Batch, Source
+from tests.contract.aggregator.broken_stores import EarlyIdsStore, EarlyOffsetsStore
 
 P0 = Source("clicks", 0)
 CLICKS_A_FLUSH = 3
@@ -38,9 +39,8 @@ def flush_number(number: int) -> Flush:
 
 # Runs in a process of its own: commits flush 0, then flush 1 with a SIGKILL in place of statement N.
 KILLED_WRITER = """
-import os, signal, sys
+import importlib, os, signal, sys
 from pathlib import Path
-from hotkey_aggregator.duckdb_store import DuckDBStore
 from tests.contract.aggregator.test_duckdb_file import flush_number
 
 class Deadly:
@@ -52,7 +52,7 @@ class Deadly:
         self.left -= 1
         return self.connection.execute(*arguments)
 
-store = DuckDBStore(Path(sys.argv[1]))
+store = getattr(importlib.import_module(sys.argv[3]), sys.argv[4])(Path(sys.argv[1]))
 store.commit(flush_number(0))
 store._connection = deadly = Deadly(store._connection, int(sys.argv[2]))
 store.commit(flush_number(1))
@@ -61,9 +61,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def run_killed_writer(path: Path, statements: int) -> subprocess.CompletedProcess[str]:
+def run_killed_writer(
+    path: Path, statements: int, kind: type[DuckDBStore]
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", KILLED_WRITER, str(path), str(statements)],
+        [sys.executable, "-c", KILLED_WRITER, str(path), str(statements), kind.__module__, kind.__name__],
         capture_output=True,
         text=True,
         timeout=60,
@@ -72,16 +74,17 @@ def run_killed_writer(path: Path, statements: int) -> subprocess.CompletedProces
     )
 
 
-def test_a_kill_before_any_statement_of_a_flush_keeps_all_of_it_or_nothing(tmp_path: Path) -> None:
+def kill_before_each_statement_of_a_flush(tmp_path: Path, kind: type[DuckDBStore]) -> None:
+    """Fails where the file then holds a part of the flush."""
     never = 1000
-    done = run_killed_writer(tmp_path / "all.duckdb", never)
+    done = run_killed_writer(tmp_path / "all.duckdb", never, kind)
     statements = never - int(done.stdout.rpartition(":")[2])
     assert statements > 5, done.stderr
 
     for survived in [*range(statements + 1)]:
         # given a writer that was killed after that many statements of its second flush
         path = tmp_path / f"{survived}.duckdb"
-        killed = run_killed_writer(path, survived)
+        killed = run_killed_writer(path, survived, kind)
         assert killed.returncode == -9, killed.stderr
 
         # when the file is opened again
@@ -89,9 +92,10 @@ def test_a_kill_before_any_statement_of_a_flush_keeps_all_of_it_or_nothing(tmp_p
         flushed = store.offsets()[P0]
 
         # then the flush is there whole exactly if its commit was executed
-        assert flushed == (2 if survived == statements else 1), survived
-        assert store.totals().clicks == store.totals().event_ids == flushed * CLICKS_A_FLUSH
-        assert store.totals().rejected == flushed
+        found = f"killed after {survived} statements, {flushed} flushes by the offset, {store.totals()}"
+        assert flushed == (2 if survived == statements else 1), found
+        assert store.totals().clicks == store.totals().event_ids == flushed * CLICKS_A_FLUSH, found
+        assert store.totals().rejected == flushed, found
 
         # and going on from the stored offset neither loses nor doubles
         for number in range(flushed, 4):
@@ -100,6 +104,18 @@ def test_a_kill_before_any_statement_of_a_flush_keeps_all_of_it_or_nothing(tmp_p
         assert ids == Counter(f"e{n}" for n in range(4 * CLICKS_A_FLUSH))
         assert [count.clicks for count in store.counts(CountQuery())] == [4 * CLICKS_A_FLUSH]
         store.close()
+
+
+def test_a_kill_before_any_statement_of_a_flush_keeps_all_of_it_or_nothing(tmp_path: Path) -> None:
+    kill_before_each_statement_of_a_flush(tmp_path, DuckDBStore)
+
+
+@pytest.mark.parametrize("broken", [EarlyOffsetsStore, EarlyIdsStore])
+def test_a_store_that_writes_a_flush_in_two_transactions_is_found(
+    tmp_path: Path, broken: type[DuckDBStore]
+) -> None:
+    with pytest.raises(AssertionError, match=r"killed after \d+ statements, \d flushes by the offset"):
+        kill_before_each_statement_of_a_flush(tmp_path, broken)
 
 
 def test_a_second_process_on_the_file_is_told_who_has_it(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from hotkey_aggregator.store import (
     Totals,
 )
 from hotkey_aggregator.windows import Batch, Clicks, Source, Window
+from tests.contract.aggregator.broken_stores import UncomparingStore
 
 P0, P1 = Source("clicks", 0), Source("clicks", 1)
 HOT = Source("clicks.hot.1234abcd.g7", 0)
@@ -145,6 +146,14 @@ def test_a_flush_that_expects_another_offset_is_refused_whole(store: Store, expe
     assert "partition 0 of topic 'clicks'" in str(refused.value)
     assert dict(store.offsets()) == {P0: 2}
     assert store.totals() == Totals(clicks=2, event_ids=2, windows=1, rejected=0)
+
+
+@pytest.mark.parametrize("expected", [None, 1, 3])
+def test_a_store_that_does_not_compare_offsets_is_found(tmp_path: Path, expected: int | None) -> None:
+    broken = UncomparingStore(tmp_path / "counts.duckdb")
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_a_flush_that_expects_another_offset_is_refused_whole(broken, expected)
+    broken.close()
 
 
 def test_a_store_that_lost_an_offset_refuses_a_writer_that_had_one(store: Store) -> None:
