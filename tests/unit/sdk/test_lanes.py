@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotkey_sdk._lanes import Batch, Counts, HashedLane, StickyLane, lanes_of
+from hotkey_sdk._lanes import Batch, Counts, HashedLane, Lane, StickyLane, lanes_of
 from hotkey_sdk._producer import _Lanes
-from hotkey_sdk.routing.router import Router
+from hotkey_sdk.routing.router import Destination, Dimensions, Headers, RoutePlan, Router
 from hotkey_sdk.routing.table import RecordKey, Route, Shard
 from tests.unit.sdk.tables import route, table
 
@@ -95,6 +97,60 @@ def test_the_batch_is_the_kafka_clients() -> None:
     )
     assert Batch.of({"queue.buffering.max.ms": 20}).seconds == 0.02
     assert Batch.of({"linger.ms": 0}).seconds == 0.005
+
+
+USERS = [f"u{number}" for number in range(100)] * 2
+
+
+def where_each_user_goes(lane: Lane) -> list[Destination]:
+    return [lane.choose(b"x", {"user_id": user}, None, 0) for user in USERS]
+
+
+def where_the_seeded_hash_says(plan: RoutePlan) -> list[Destination]:
+    return [plan.hashed((user,)) for user in USERS]
+
+
+def test_a_dimension_chooses_the_shard_by_the_seeded_hash() -> None:
+    router = Router(table(route(by=("user_id",))))
+    lane = lanes_of(router, Batch(), Counts())[b"nike"]
+
+    assert where_each_user_goes(lane) == where_the_seeded_hash_says(router.plans[b"nike"])
+
+
+def at_random(plan: RoutePlan) -> HashedLane:
+    return ChoosingLane(plan, lambda _: random.randrange(16))
+
+
+def by_pythons_hash(plan: RoutePlan) -> HashedLane:
+    return ChoosingLane(plan, hash)
+
+
+def round_robin(plan: RoutePlan) -> StickyLane:
+    return StickyLane(plan, Batch(records=1))
+
+
+class ChoosingLane(HashedLane):
+    """The planted bugs: a lane that lets something else than the seeded hash choose the slot."""
+
+    def __init__(self, plan: RoutePlan, slot_of: Callable[[str], int]) -> None:
+        super().__init__(plan, Counts())
+        self._slot_of = slot_of
+
+    def choose(
+        self,
+        value: str | bytes | None,  # noqa: ARG002
+        dimensions: Dimensions | None,
+        headers: Headers | None,  # noqa: ARG002
+        timestamp: int,  # noqa: ARG002
+    ) -> Destination:
+        return self._plan.at(self._slot_of(str((dimensions or {})["user_id"])))
+
+
+@pytest.mark.parametrize("broken", [at_random, by_pythons_hash, round_robin])
+def test_a_lane_that_chooses_the_shard_otherwise_is_found(broken: Callable[[RoutePlan], Lane]) -> None:
+    plan = Router(table(route(by=("user_id",)))).plans[b"nike"]
+
+    assert where_each_user_goes(broken(plan)) != where_the_seeded_hash_says(plan)
 
 
 def test_a_missing_dimension_is_counted() -> None:
