@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 from hotkey_operator.act.executor import apply
@@ -241,5 +242,17 @@ def test_a_policy_is_not_let_go_while_its_tombstone_cannot_be_written(fault: Exc
         world.tables.next_write = fault
         with pytest.raises(type(fault)):
             await world.turn().retire(NOW, 1)
+
+    run(scenario())
+
+
+def test_a_table_that_no_reader_would_accept_is_neither_written_nor_published_and_told() -> None:
+    async def scenario() -> None:
+        world = World()
+        wrong = msgspec.structs.replace(table(5), read_set=())
+        decision = Decision((WriteTable(wrong, None), PublishTable(wrong), EVENT), Reason.SPREAD, "")
+        applied = await apply(world.ports, REF, decision)
+        assert "readSet" in (applied.unwritten or "")
+        assert (applied.stored, applied.published_epoch, applied.events) == (None, None, ())
 
     run(scenario())

@@ -64,6 +64,8 @@ async def _write(
         return replace(done, conflict=str(error))
     except Unavailable as error:
         return replace(done, unwritten=str(error))
+    except ValueError as error:  # a table that no reader would accept
+        return replace(done, unwritten=f"RoutingTable {ref} cannot hold epoch {action.table.epoch}: {error}")
     return replace(done, stored=stored)
 
 

@@ -161,7 +161,11 @@ def seconds(text: str, field: str) -> float:
     return float(sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts))
 
 
-Name = Annotated[str, msgspec.Meta(min_length=1)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+Topic = Annotated[str, msgspec.Meta(min_length=1, max_length=249)]
+Header = Annotated[str, msgspec.Meta(min_length=1, max_length=249)]
+JsonPath = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Rung = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=8)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 
 
@@ -174,8 +178,8 @@ class _ClusterRef(_Document, frozen=True):
 
 
 class _From(_Document, frozen=True):
-    json_path: Name | None = None
-    header: Name | None = None
+    json_path: JsonPath | None = None
+    header: Header | None = None
 
 
 class _TimeBucket(_Document, frozen=True):
@@ -206,7 +210,7 @@ class _Release(_Document, frozen=True):
 
 
 class _Spread(_Document, frozen=True):
-    by: list[Annotated[list[Name], msgspec.Meta(min_length=1)]] = []
+    by: Annotated[list[Rung], msgspec.Meta(max_length=8)] = []
     ordering: Ordering = Ordering.NONE
     record_key: RecordKey = RecordKey.COMPOSITE
 
@@ -219,7 +223,7 @@ class _DedicatedTopic(_Document, frozen=True):
 
 class _Limits(_Document, frozen=True):
     max_hot_keys: Annotated[int, msgspec.Meta(ge=1, le=256)] = 32
-    max_shards_per_key: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 512
+    max_shards_per_key: Annotated[int, msgspec.Meta(ge=1, le=1_024)] = 512
     changes_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 12
 
 
@@ -233,11 +237,11 @@ class _Metrics(_Document, frozen=True):
 
 
 class _Policy(_Document, frozen=True):
-    topic: Name
+    topic: Topic
     cluster_ref: _ClusterRef | None = None
     mode: Mode = Mode.AUTOMATIC
     suspend: bool = False
-    dimensions: list[_Dimension] = []
+    dimensions: Annotated[list[_Dimension], msgspec.Meta(max_length=16)] = []
     trigger: _Trigger = _Trigger()
     release: _Release = _Release()
     spread: _Spread = _Spread()
