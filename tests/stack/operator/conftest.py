@@ -1,4 +1,4 @@
-"""A scene for each test: a namespace of its own, in which it starts operators, topics and loads."""
+"""A scene for each test: a namespace in which it starts operators, topics, loads, an aggregator."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import pytest
 from devstack import Stack, tools
 from examples.load import Load, prove
 from tests.chart.commands import Program
+from tests.stack.aggregator.process import AggregatorProcess
 from tests.stack.operator.scene import ROOT, Scene
+from tests.stack.operator.sender import Record, Sender
 
 StartLoad = Callable[..., Load]
+StartSender = Callable[[Callable[[int], Record], float], Sender]
+StartAggregator = Callable[[str], AggregatorProcess]
 Proven = Callable[[Load, str], None]
 
 
@@ -60,6 +64,38 @@ def start_load(scene: Scene, tmp_path: Path) -> Iterator[StartLoad]:
     yield start
     for load in loads:
         load.kill()
+
+
+@pytest.fixture
+def start_sender(scene: Scene) -> Iterator[StartSender]:
+    """`start_sender(draw, records_per_second)` starts to send what `draw` gives for each number."""
+    senders: list[Sender] = []
+
+    def start(draw: Callable[[int], Record], records_per_second: float) -> Sender:
+        senders.append(Sender(scene, draw, records_per_second))
+        senders[-1].start()
+        return senders[-1]
+
+    yield start
+    for sender in senders:
+        sender.stop()
+
+
+@pytest.fixture
+def start_aggregator(scene: Scene, tmp_path: Path) -> Iterator[StartAggregator]:
+    """`start_aggregator(topic)` starts one that follows the topic's published table."""
+    made: list[AggregatorProcess] = []
+
+    def start(topic: str) -> AggregatorProcess:
+        kafka, table = scene.stack.kafka.bootstrap, scene.stack.redis.url
+        keys = scene.public_keys
+        made.append(AggregatorProcess(tmp_path, topic, kafka, topic, redis_url=table, public_keys=keys))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.ensure_gone()
 
 
 @pytest.fixture

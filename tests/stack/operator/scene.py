@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import redis
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
-from urllib3.exceptions import HTTPError
 
 from devstack import Stack
 from hotkey_sdk.routing import codec
@@ -34,108 +27,10 @@ from hotkey_sdk.routing.follower import Follower
 from hotkey_sdk.routing.names import TABLE_ENVELOPE, table_key
 from hotkey_sdk.routing.table import Stream, Table
 from tests.chart.commands import Program
+from tests.stack.operator.process import SECRET, Operator
+from tests.stack.operator.waiting import WAIT_SECONDS, eventually
 
 ROOT = Path(__file__).parents[3]
-SECRET = "hotkey-signing-key"
-WAIT_SECONDS = 60.0
-_T = TypeVar("_T")
-
-
-def eventually(what: str, look: Callable[[], _T], seconds: float = WAIT_SECONDS) -> _T:
-    """What `look` gives as soon as it is true; fails with what was seen last. `look` may assert."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen: object
-        try:
-            found = look()
-            if found:
-                return found
-            seen = found
-        except (AssertionError, OSError, HTTPError, redis.RedisError) as error:
-            seen = f"{type(error).__name__}: {error}"
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s; seen last: {seen}"
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-class Operator:
-    """`hotkey-operator run` as a process of its own, with its log in `folder`."""
-
-    def __init__(
-        self, stack: Stack, namespace: str, folder: Path, name: str = "operator", **more: str
-    ) -> None:
-        self.log_file = folder / f"{name}.log"
-        self.liveness, self.metrics = free_port(), free_port()
-        self._environment = {
-            **os.environ,
-            "KUBECONFIG": str(stack.kubernetes.kubeconfig),
-            "HOTKEY_KAFKA_BOOTSTRAP_SERVERS": stack.kafka.bootstrap,
-            "HOTKEY_REDIS_URL": stack.redis.url,
-            "HOTKEY_SIGNING_SECRET": f"{namespace}/{SECRET}",
-            "HOTKEY_NAMESPACES": namespace,
-            "HOTKEY_LIVENESS_PORT": str(self.liveness),
-            "HOTKEY_METRICS_PORT": str(self.metrics),
-            **more,
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, "the operator was not started"
-        return self._process
-
-    def start(self) -> Operator:
-        """Start it, again if it ended, and wait until it answers its probe."""
-        command = [sys.executable, "-m", "hotkey_operator", "run"]
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
-        eventually("the operator answers its probe", lambda: self.health() == 200)
-        return self
-
-    def health(self) -> int:
-        """The status code of the liveness probe."""
-        assert self.process.poll() is None, (
-            f"the operator ended with {self.process.poll()}: {self.log()[-3000:]}"
-        )
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.liveness}/healthz", timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    def measured(self) -> str:
-        """Its Prometheus metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
-
-    def log(self) -> str:
-        return self.log_file.read_text()
-
-    def told(self, event: str) -> list[dict[str, Any]]:
-        """The log lines of one event."""
-        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["event"] == event]
-
-    def kill(self) -> None:
-        """kill -9."""
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        """SIGTERM; the exit code. A second one if an open watch holds it."""
-        if self._process is None or self._process.poll() is not None:
-            return 0
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
 
 
 class Scene:
@@ -232,6 +127,11 @@ class Scene:
         found: Any = self._core.list_namespaced_event(self.namespace, _request_timeout=10)
         return {each.reason for each in found.items if each.involved_object.name == name}
 
+    def described(self, name: str) -> tuple[str, str]:
+        """What `kubectl describe` says of a policy: down to its status, and its Events."""
+        text, _, events = self.kubectl("describe", "hkp", name).partition("\nEvents:")
+        return text, events
+
     def table_object(self, name: str) -> dict[str, Any] | None:
         return self._object("routingtables", name)
 
@@ -292,20 +192,38 @@ class Scene:
 
     def event_ids(self, topic: str) -> list[str]:
         """The event id of every record in the topic."""
-        config = {"bootstrap.servers": self.stack.kafka.bootstrap, "group.id": "ids", "log_level": 0}
-        consumer = Consumer({**config, "enable.auto.commit": False})
-        try:
-            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-            whole = [TopicPartition(topic, p, 0) for p in partitions]
-            wanted = sum(consumer.get_watermark_offsets(each, timeout=10)[1] for each in whole)
-            consumer.assign(whole)
-            found: list[str] = []
+        return [json.loads(message.value() or b"{}")["event_id"] for message in self.records(topic)]
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The end offset of each partition."""
+        with self._reader() as reader:
+            return _ends(reader, topic)
+
+    def records(self, topic: str, since: Mapping[int, int] | None = None) -> list[Message]:
+        """Every record that is in the topic now, from these offsets on where some are given."""
+        with self._reader() as reader:
+            ends, first = _ends(reader, topic), since or {}
+            wanted = sum(end - first.get(partition, 0) for partition, end in ends.items())
+            reader.assign([TopicPartition(topic, p, first.get(p, 0)) for p in ends])
+            found: list[Message] = []
             deadline = time.monotonic() + WAIT_SECONDS
             while len(found) < wanted:
                 assert time.monotonic() < deadline, f"read {len(found)} of {wanted} records"
-                for message in consumer.consume(10_000, timeout=1.0):
-                    assert message.error() is None, message.error()
-                    found.append(json.loads(message.value() or b"{}")["event_id"])
-            return found
+                found += reader.consume(10_000, timeout=1.0)
+        assert all(message.error() is None for message in found)
+        return found
+
+    @contextmanager
+    def _reader(self) -> Iterator[Consumer]:
+        config = {"bootstrap.servers": self.stack.kafka.bootstrap, "group.id": "ids", "log_level": 0}
+        consumer = Consumer({**config, "enable.auto.commit": False})
+        try:
+            yield consumer
         finally:
             consumer.close()
+
+
+def _ends(reader: Consumer, topic: str) -> dict[int, int]:
+    partitions = reader.list_topics(topic, timeout=10).topics[topic].partitions
+    marks = {p: reader.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in partitions}
+    return {partition: high for partition, (_, high) in marks.items()}
