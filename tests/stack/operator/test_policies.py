@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any
 
 import yaml
 
-from hotkey_sdk import Producer
 from tests.stack.operator.conftest import Proven, StartLoad
-from tests.stack.operator.scene import ROOT, Scene, eventually
+from tests.stack.operator.scene import ROOT, Scene
+from tests.stack.operator.waiting import RECOVERY_SECONDS, REPUBLISH_SECONDS, Recovery, eventually
 
 HOT = {"trigger": {"recordsPerSecond": 500}}
 COLD = {"trigger": {"recordsPerSecond": 1_000_000}}
 
 
-def test_a_policy_for_a_missing_topic_says_so_and_heals_when_the_topic_appears(
-    scene: Scene, topic: str
+def test_a_policy_for_a_missing_topic_says_so_and_governs_it_once_it_appears(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
 ) -> None:
     scene.operator()
     later = f"{topic}-later"
-    scene.apply("clicks", {"topic": later, **COLD})
+    scene.apply("clicks", {"topic": later, **HOT})
     assert later in scene.wait_for_condition("clicks", "TopicNotFound")
     assert scene.table("clicks") is None
+
     scene.topic(later)
-    scene.wait_for_condition("clicks", "Governing")
-    scene.wait_for_published("clicks", later)
+    recovery = Recovery()
+    load = start_load(later)
+
+    scene.wait_for_condition("clicks", "Governing", seconds=recovery.left)
+    scene.wait_for_routes("clicks", {b"nike"}, recovery.left)
+    scene.wait_for_published("clicks", later, recovery.left)
+    proven(load, later)
 
 
 def test_the_older_of_two_policies_governs_and_the_other_takes_over_when_it_is_deleted(
@@ -44,9 +49,10 @@ def test_the_older_of_two_policies_governs_and_the_other_takes_over_when_it_is_d
 
     scene.kubectl("delete", "hkp", "first", "--timeout=60s")
 
-    scene.wait_for_condition("second", "Governing")
-    assert scene.wait_for_routes("second", {b"nike"}).epoch > spread.epoch
-    scene.wait_for_published("second", topic)
+    recovery = Recovery()
+    scene.wait_for_condition("second", "Governing", seconds=recovery.left)
+    assert scene.wait_for_routes("second", {b"nike"}, recovery.left).epoch > spread.epoch
+    scene.wait_for_published("second", topic, recovery.left)
     proven(load, topic)
 
 
@@ -114,8 +120,10 @@ def test_a_policy_can_be_deleted_while_redis_is_gone_and_its_tombstone_is_publis
         assert held is not None, "nothing valid is published"
         return held.epoch > spread.epoch and held.routes == ()
 
-    eventually("Redis holds the tombstone", returned)
-    eventually("the tombstone goes once Redis has it", lambda: scene.table_object("clicks") is None)
+    recovery = Recovery()
+    eventually("Redis holds the tombstone", returned, REPUBLISH_SECONDS)
+    buried = "the tombstone goes once Redis has it"
+    eventually(buried, lambda: scene.table_object("clicks") is None, recovery.left)
     proven(load, topic)
 
 
@@ -128,14 +136,15 @@ def test_a_policy_deleted_while_the_operator_was_away_is_retired_when_it_is_back
     operator.kill()
     scene.kubectl("delete", "hkp", "clicks", "--wait=false")
     operator.start()
-    eventually("the policy is gone", lambda: scene.is_gone("clicks"))
+    recovery = Recovery()
+    eventually("the policy is gone", lambda: scene.is_gone("clicks"), recovery.left)
 
     def returned() -> bool:
         held = scene.published(topic)
         assert held is not None
         return held.epoch > before.epoch
 
-    eventually("Redis holds the tombstone", returned)
+    eventually("Redis holds the tombstone", returned, recovery.left)
 
 
 def test_a_policy_made_again_under_the_same_name_goes_on_with_a_higher_epoch(
@@ -186,7 +195,7 @@ def test_a_spec_that_the_schema_let_pass_is_answered_with_a_condition_and_heals(
     scene.apply("clicks", {"topic": topic, **COLD})
 
     # then it is governed
-    scene.wait_for_condition("clicks", "Governing")
+    scene.wait_for_condition("clicks", "Governing", seconds=RECOVERY_SECONDS)
 
 
 def accepted(scene: Scene, spec: dict[str, Any]) -> bool:
@@ -201,55 +210,3 @@ def without_rules(schema: Any) -> Any:
             name: without_rules(value) for name, value in schema.items() if name != "x-kubernetes-validations"
         }
     return [without_rules(each) for each in schema] if isinstance(schema, list) else schema
-
-
-def test_keys_of_every_kind_are_found_and_spread_and_null_keys_are_left_alone(scene: Scene) -> None:
-    # given five topics, each with a hot key of another kind
-    operator = scene.operator()
-    kinds = {"empty": b"", "not-utf8": b"\xff\xfe\x00", "colon": b"a:1", "long": b"x" * 10_000, "null": None}
-    topics = {kind: scene.topic(f"{scene.namespace}-{kind}", 6) for kind in kinds}
-    for kind, topic in topics.items():
-        scene.apply(kind, {"topic": topic, "trigger": {"recordsPerSecond": 100}})
-    for kind in kinds:
-        scene.wait_for_condition(kind, "Governing")
-    producer = Producer(
-        {
-            "bootstrap.servers": scene.stack.kafka.bootstrap,
-            "hotkey.redis.url": scene.stack.redis.url,
-            "hotkey.public.keys": scene.public_keys,
-        }
-    )
-    failed: list[object] = []
-    ended = threading.Event()
-
-    def send() -> None:
-        while not ended.wait(0.02):
-            for kind, key in kinds.items():
-                for _ in range(8):
-                    producer.produce(
-                        topics[kind], b"{}", key, on_delivery=lambda e, _: failed.append(e) if e else None
-                    )
-            producer.poll(0)
-
-    sending = threading.Thread(target=send)
-    sending.start()
-    try:
-        # then each is spread under its very bytes
-        for kind, key in kinds.items():
-            scene.wait_for_routes(kind, {key} if key is not None else set())
-        for kind, topic in topics.items():
-            scene.wait_for_published(kind, topic)
-        eventually("null keys are told to be no dominant key", lambda: is_told(scene, "null"))
-        eventually("records are routed", lambda: producer.hotkey.stats().routed > 100)
-    finally:
-        ended.set()
-        sending.join()
-    assert producer.flush(30) == 0
-    assert failed == []
-    assert operator.health() == 200
-
-
-def is_told(scene: Scene, kind: str) -> bool:
-    decision = scene.status(kind)["decision"]
-    assert decision["reason"] in ("NoDominantKey", "Balanced", "Steady"), decision
-    return True
