@@ -17,7 +17,9 @@ from hotkey_sdk.routing.envelope import SigningKey, seal
 from hotkey_sdk.routing.names import TABLE_DIGEST, TABLE_ENVELOPE, TABLE_EPOCH, table_key
 from hotkey_sdk.routing.table import Table
 from tests.stack.operator.conftest import Proven, StartLoad
-from tests.stack.operator.scene import Operator, Scene, eventually
+from tests.stack.operator.process import Operator
+from tests.stack.operator.scene import Scene
+from tests.stack.operator.waiting import RECOVERY_SECONDS, REPUBLISH_SECONDS, Recovery, eventually
 
 HOT = {"trigger": {"recordsPerSecond": 500}}
 NO_ROUTE_WANTED = {"trigger": {"recordsPerSecond": 1_000_000}}
@@ -83,7 +85,7 @@ def test_whatever_stands_in_redis_is_replaced_by_the_table_and_nothing_is_lost(
             elif planted is not None:
                 client.hset(key, mapping=planted)
         # then the table soon stands there again
-        scene.wait_for_published("clicks", topic, seconds=30)
+        scene.wait_for_published("clicks", topic, REPUBLISH_SECONDS)
         assert operator.health() == 200, lie
     assert scene.wait_for_routes("clicks", {b"nike"}).epoch >= table.epoch
     eventually("it is told", lambda: "Republished" in scene.events("clicks"))
@@ -102,8 +104,21 @@ def test_redis_killed_and_back_gets_the_table_again_and_status_tells(
         load.wait_for_acks(30, each=load.acked_count // 2 + 2_000)
     finally:
         scene.stack.redis.restart()
-    scene.wait_for_condition("clicks", "Governing")
-    scene.wait_for_published("clicks", topic, seconds=30)
+    # then it has the table again within seconds of its first answer, though it came back empty
+    scene.wait_for_published("clicks", topic, REPUBLISH_SECONDS)
+    scene.wait_for_condition("clicks", "Governing", seconds=RECOVERY_SECONDS)
+    proven(load, topic)
+
+
+def test_a_redis_that_is_wiped_has_the_table_again_within_seconds(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+) -> None:
+    governed(scene, topic, HOT)
+    load = start_load(topic)
+    scene.wait_for_routes("clicks", {b"nike"})
+    scene.wait_for_published("clicks", topic)
+    scene.stack.redis.wipe()
+    scene.wait_for_published("clicks", topic, REPUBLISH_SECONDS)
     proven(load, topic)
 
 
@@ -118,8 +133,10 @@ def test_kafka_killed_and_back_is_told_and_governed_again(
         assert topic in message
     finally:
         scene.stack.kafka.restart()
-    scene.wait_for_condition("clicks", "Governing")
-    scene.wait_for_routes("clicks", {b"nike"})
+    recovery = Recovery()
+    scene.wait_for_condition("clicks", "Governing", seconds=recovery.left)
+    scene.wait_for_routes("clicks", {b"nike"}, recovery.left)
+    scene.wait_for_published("clicks", topic, recovery.left)
     proven(load, topic)
 
 
@@ -137,6 +154,7 @@ def test_the_api_server_killed_and_back_is_survived_by_the_same_process(
         assert scene_published_epoch(scene, topic, before) == before.epoch
     finally:
         scene.stack.kubernetes.apiserver.restart()
+    recovery = Recovery()
     change_epoch(scene)
 
     def taken_up() -> bool:
@@ -144,8 +162,8 @@ def test_the_api_server_killed_and_back_is_survived_by_the_same_process(
         assert table is not None
         return table.epoch > before.epoch
 
-    eventually("a change is taken up again", taken_up)
-    scene.wait_for_published("clicks", topic)
+    eventually("a change is taken up again", taken_up, recovery.left)
+    scene.wait_for_published("clicks", topic, recovery.left)
     proven(load, topic)
 
 
@@ -182,7 +200,7 @@ def test_an_operator_killed_between_object_and_publication_publishes_after_its_r
 
     # then its successor publishes what the object holds
     operator.start()
-    assert scene.wait_for_published("clicks", topic).epoch >= after
+    assert scene.wait_for_published("clicks", topic, RECOVERY_SECONDS).epoch >= after
     proven(load, topic)
 
 
@@ -194,8 +212,9 @@ def test_an_operator_killed_at_any_time_goes_on_from_the_objects(
     spread = scene.wait_for_routes("clicks", {b"nike"})
     operator.kill()
     operator.start()
-    scene.wait_for_condition("clicks", "Governing")
-    assert scene.wait_for_routes("clicks", {b"nike"}).epoch >= spread.epoch
+    recovery = Recovery()
+    scene.wait_for_condition("clicks", "Governing", seconds=recovery.left)
+    assert scene.wait_for_routes("clicks", {b"nike"}, recovery.left).epoch >= spread.epoch
     scene.apply("clicks", {"topic": topic, **HOT, "release": {"for": "2s"}})
     load.set_hot_share(0.0)
     scene.wait_for_routes("clicks", set())
@@ -221,14 +240,15 @@ def test_of_two_operators_the_one_that_loses_the_race_stands_by_and_says_so(
             return_after_both_wait(scene)
         finally:
             scene.stack.kubernetes.apiserver.resume()
-        scene.wait_for_published("clicks", topic)
+        scene.wait_for_published("clicks", topic, RECOVERY_SECONDS)
         return any("TableConflict" in operator.log() for operator in operators)
 
     eventually("one of the two loses a race", raced, seconds=120)
 
     # then it stands by, and both agree in the end
-    scene.wait_for_condition("clicks", "Governing")
-    final = scene.wait_for_published("clicks", topic)
+    recovery = Recovery()
+    scene.wait_for_condition("clicks", "Governing", seconds=recovery.left)
+    final = scene.wait_for_published("clicks", topic, recovery.left)
     assert len(final.dimensions) == len(scene.policy("clicks")["spec"]["dimensions"])
     proven(load, topic)
 
@@ -247,8 +267,9 @@ def test_a_table_deleted_by_hand_is_made_again_from_what_redis_holds(
     scene.wait_for_routes("clicks", {b"nike"})
     spread = scene.wait_for_published("clicks", topic)
     scene.kubectl("delete", "hkrt", "clicks", "--timeout=30s")
-    rebuilt = scene.wait_for_routes("clicks", {b"nike"})
+    recovery = Recovery()
+    rebuilt = scene.wait_for_routes("clicks", {b"nike"}, recovery.left)
     assert rebuilt.epoch > spread.epoch
     assert rebuilt.routes == spread.routes
-    scene.wait_for_published("clicks", topic)
+    scene.wait_for_published("clicks", topic, recovery.left)
     proven(load, topic)

@@ -6,7 +6,8 @@ import os
 import signal
 
 from tests.stack.operator.conftest import Proven, StartLoad
-from tests.stack.operator.scene import Scene, eventually
+from tests.stack.operator.scene import Scene
+from tests.stack.operator.waiting import RECOVERY_SECONDS, eventually
 
 QUICK = {"recordsPerSecond": 500}
 RELEASE = {"for": "3s"}
@@ -87,7 +88,8 @@ def test_status_tells_which_part_of_the_producers_applies_the_table_when_one_is_
         eventually("two of three follow", lambda: scene.status("clicks")["producers"] == "2/3")
     finally:
         os.kill(stopped, signal.SIGCONT)
-    eventually("three producers follow again", lambda: scene.status("clicks")["producers"] == "3/3")
+    again = "three producers follow again"
+    eventually(again, lambda: scene.status("clicks")["producers"] == "3/3", RECOVERY_SECONDS)
 
 
 def test_a_changed_spec_is_taken_up_by_the_running_loop(
