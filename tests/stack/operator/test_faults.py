@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
+from examples.load import Load, prove
 from hotkey_sdk.routing import codec
 from hotkey_sdk.routing.envelope import SigningKey, seal
 from hotkey_sdk.routing.names import TABLE_DIGEST, TABLE_ENVELOPE, TABLE_EPOCH, table_key
 from hotkey_sdk.routing.table import Table
-from tests.stack.operator.conftest import Proven, StartLoad
+from tests.stack.aggregator.process import AggregatorProcess
+from tests.stack.operator.conftest import Proven, StartAggregator, StartLoad
 from tests.stack.operator.process import Operator
 from tests.stack.operator.scene import Scene
 from tests.stack.operator.waiting import RECOVERY_SECONDS, REPUBLISH_SECONDS, Recovery, eventually
@@ -204,21 +207,52 @@ def test_an_operator_killed_between_object_and_publication_publishes_after_its_r
     proven(load, topic)
 
 
-def test_an_operator_killed_at_any_time_goes_on_from_the_objects(
-    scene: Scene, topic: str, start_load: StartLoad, proven: Proven
+def test_an_operator_killed_at_any_time_goes_on_from_the_objects_and_every_click_is_counted_once(
+    scene: Scene, topic: str, start_load: StartLoad, proven: Proven, start_aggregator: StartAggregator
 ) -> None:
-    operator = governed(scene, topic, HOT)
+    # given a stream that is governed and counted
+    operator = governed(scene, topic, {**HOT, "release": {"for": "2s"}})
+    counting = start_aggregator(topic)
     load = start_load(topic)
+
+    # when the operator is killed as soon as the key is spread
     spread = scene.wait_for_routes("clicks", {b"nike"})
     operator.kill()
     operator.start()
+
+    # then it goes on from there
     recovery = Recovery()
     scene.wait_for_condition("clicks", "Governing", seconds=recovery.left)
     assert scene.wait_for_routes("clicks", {b"nike"}, recovery.left).epoch >= spread.epoch
-    scene.apply("clicks", {"topic": topic, **HOT, "release": {"for": "2s"}})
+    scene.wait_for_published("clicks", topic, recovery.left)
+
+    # and so it does when it is killed as soon as the key is merged back
     load.set_hot_share(0.0)
-    scene.wait_for_routes("clicks", set())
+    merged = scene.wait_for_routes("clicks", set())
+    operator.kill()
+    operator.start()
+    recovery = Recovery()
+    assert scene.wait_for_published("clicks", topic, recovery.left).epoch >= merged.epoch > spread.epoch
+    assert scene.wait_for_routes("clicks", set(), recovery.left).epoch >= merged.epoch
+
+    # and every click is counted once
     proven(load, topic)
+    assert_counted_once(counting, load, scene.ends(topic), topic)
+
+
+def assert_counted_once(counting: AggregatorProcess, load: Load, ends: Mapping[int, int], topic: str) -> None:
+    """Wait until all of the topic is counted; hold the counted ids against those sent and acknowledged."""
+    reached = {partition: end for partition, end in ends.items() if end}
+    counting.wait_until(
+        lambda: counting.stored(topic) == reached, f"stored offsets {reached}", RECOVERY_SECONDS
+    )
+    ids, cells = counting.ids(), counting.counts()
+    proof = prove(load.sent_ids(), load.acked_ids(), ids.elements())
+    assert proof.holds, str(proof)
+    assert proof.counted == counting.totals()["clicks"] == sum(cells.values())
+    advertisers = {advertiser for advertiser, _, _ in cells}
+    assert "nike" in advertisers
+    assert not [each for each in advertisers if ":" in each], "shards are counted as advertisers"
 
 
 def test_of_two_operators_the_one_that_loses_the_race_stands_by_and_says_so(
