@@ -84,7 +84,7 @@ class Consumer(confluent_kafka.Consumer):
     hotkey: ConsumerReading
 
     def __init__(self, config: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
-        prepared = _settings.prepare(config, keywords, _settings.consumer_defaults)
+        prepared = _settings.prepare(config, keywords, _settings.client_defaults)
         super().__init__(*prepared.arguments, **prepared.keywords)
         settings, kafka = prepared.settings, prepared.kafka
         self._source: TableSource | None = None

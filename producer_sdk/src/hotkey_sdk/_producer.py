@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 from hotkey_sdk import _settings
 from hotkey_sdk._borrow import Borrow
 from hotkey_sdk._lanes import Batch, Counts, Lanes, lanes_of
+from hotkey_sdk._partitions import KnownPartitions
 from hotkey_sdk._selftest import partitioner_agrees
 from hotkey_sdk._source import TableSource
 from hotkey_sdk._stats import ProducerStats, SourceStats
@@ -237,12 +238,18 @@ def _start(borrow: Borrow[Producer], settings: _settings.Settings, lanes: _Lanes
             except (KafkaException, RuntimeError):
                 return None  # not yet connected, or closed
 
+    partitions = KnownPartitions(borrow)
+
+    def adopt(topic: str, router: Router) -> None:
+        partitions.learn(router.table)
+        lanes.adopt(topic, router)
+
     return TableSource(
         settings,
         Role.PRODUCER,
         store=lambda: RedisStore(settings.redis_url),
         identify=identify,
-        adopt=lanes.adopt,
+        adopt=adopt,
         each_turn=partitioner_agrees.once,
     )
 

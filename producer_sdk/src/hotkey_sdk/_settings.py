@@ -29,6 +29,8 @@ _KNOWN = (
 )
 _AGREEING_PARTITIONERS = ("murmur2_random", "murmur2")
 _AUTO_CREATE = "allow.auto.create.topics"
+_REFRESH = "topic.metadata.refresh.interval.ms"
+_REFRESH_MS = 10_000  # librdkafka's 300,000 leaves an added partition unused, or unread, for minutes
 
 
 class SettingsError(ValueError):
@@ -93,7 +95,7 @@ def prepare(
 
 
 def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
-    """What a routing producer adds to `kafka`: the partitioner, idempotence with all acks, no topic creation.
+    """What a routing producer adds to `kafka`: the partitioner, idempotence with all acks, and both clients'.
 
     Where the caller chose acks or retries that idempotence forbids, the choice stands and idempotence is left
     alone. Raises `SettingsError` when the caller's partitioner puts keys elsewhere than Java's, or when the
@@ -108,7 +110,7 @@ def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
                 "leave it out, or set murmur2_random"
             )
     given = {**topic_level, **kafka}
-    added = _no_topic_creation(kafka)
+    added = client_defaults(kafka)
     if "partitioner" not in given:
         added["partitioner"] = "murmur2_random"
     if "enable.idempotence" not in given and _allows_idempotence(given):
@@ -118,9 +120,12 @@ def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
     return added
 
 
-def consumer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
-    """What a consumer that follows read sets adds to `kafka`; topic auto-creation is a `SettingsError`."""
-    return _no_topic_creation(kafka)
+def client_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    """What any client that follows tables adds to `kafka`: no topic creation, and a quick look at partitions.
+
+    Raises `SettingsError` when the caller asks for topic auto-creation.
+    """
+    return _no_topic_creation(kafka) | ({} if _REFRESH in kafka else {_REFRESH: _REFRESH_MS})
 
 
 def is_cooperative(kafka: Mapping[str, Any]) -> bool:

@@ -45,6 +45,7 @@ log = logging.getLogger("hotkey_sdk")
 class _Followed:
     follower: Follower
     digest: str = ""  # of the envelope that was offered last
+    adopted_epoch: int = 0  # of the table that the client has; the follower's is ahead while it takes one up
     state: str = WAITING
     outcomes: Counter[str] = field(default_factory=Counter)
 
@@ -118,7 +119,7 @@ class TableSource:
             TableStats(
                 topic=topic,
                 cluster_id=self._cluster_id,
-                epoch=followed.follower.epoch,
+                epoch=followed.adopted_epoch,
                 state=followed.state,
                 outcomes=dict(followed.outcomes),
             )
@@ -168,12 +169,13 @@ class TableSource:
         followed.digest = envelope.digest(found.envelope)
         followed.outcomes[outcome.value] += 1
         if outcome is Outcome.ADOPTED and followed.follower.router is not None:
-            self._install(topic, followed.follower.router)
+            self._install(topic, followed, followed.follower.router)
         good = outcome in (Outcome.ADOPTED, Outcome.SAME)
         self._now_in(followed, CURRENT if good else outcome.value, followed.follower.refusal)
 
-    def _install(self, topic: str, router: Router) -> None:
+    def _install(self, topic: str, followed: _Followed, router: Router) -> None:
         self._adopt(topic, router)
+        followed.adopted_epoch = router.table.epoch
         if not self._applies_itself:
             self.applied[topic] = router.table.epoch
         log.info(

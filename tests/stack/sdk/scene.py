@@ -11,7 +11,7 @@ from uuid import uuid4
 import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 import hotkey_sdk
 from devstack import Stack
@@ -50,6 +50,11 @@ class Scene:
         """Make the topic and wait until every partition has a leader."""
         self.admin.create_topics([NewTopic(topic, partitions)])[topic].result()
         until(lambda: len(self._led(topic)) == partitions, lambda: self._led(topic))
+
+    def grow(self, partitions: int) -> None:
+        """Add partitions to the topic and wait until every one has a leader."""
+        self.admin.create_partitions([NewPartitions(self.topic, partitions)])[self.topic].result()
+        until(lambda: len(self._led(self.topic)) == partitions, lambda: self._led(self.topic))
 
     def _led(self, topic: str) -> list[int]:
         found = self.admin.list_topics(topic, timeout=10).topics[topic].partitions

@@ -9,13 +9,14 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import confluent_kafka
+import msgspec
 import pytest
 from confluent_kafka import Message
 
 import hotkey_sdk
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.router import Router
-from hotkey_sdk.routing.table import RecordKey
+from hotkey_sdk.routing.table import RecordKey, Route, Shard
 from tests.stack.sdk.scene import PARTITIONS, Scene, until
 
 KEYS: list[str | bytes] = ["nike", "", "a:1", b"\xff\x00", "é", "x" * 10_000, *(f"ad-{n}" for n in range(20))]
@@ -272,6 +273,30 @@ def test_a_shard_on_a_partition_that_does_not_exist_falls_back_to_the_plain_key(
         assert (message.partition(), message.key()) == expected
     assert 0 < fell_back < 20
     assert (sent, producer.hotkey.stats().fell_back) == (20, fell_back)
+
+
+def test_partitions_that_were_added_take_shards_as_soon_as_a_table_names_them(scene: Scene) -> None:
+    producer = scene.producer(
+        **{"hotkey.topics": [scene.topic], "topic.metadata.refresh.interval.ms": 3_600_000}
+    )
+    scene.publish(scene.table(scene.route(), epoch=5))
+    wait_for_epoch(producer, scene, 5)
+    producer.produce(scene.topic, "first", "nike", dimensions={"user_id": 1})
+    assert producer.flush(30) == 0, "the client knows 12 partitions now, and asks again in an hour"
+    scene.grow(2 * PARTITIONS)
+    shards = tuple(Shard(number, PARTITIONS + number) for number in range(4))
+    route = Route(b"nike", scene.topic, ("user_id",), RecordKey.COMPOSITE, shards, (0, 1, 2, 3))
+    wide = msgspec.structs.replace(scene.table(route, epoch=6), partitions=2 * PARTITIONS)
+
+    scene.publish(wide)
+    wait_for_epoch(producer, scene, 6)
+    for user in range(40):
+        producer.produce(scene.topic, "v", "nike", dimensions={"user_id": user})
+    assert producer.flush(30) == 0
+
+    places = {(m.partition(), m.key()) for m in scene.read() if m.value() == b"v"}
+    assert places == {(shard.partition, b"nike:%d" % shard.id) for shard in shards}
+    assert producer.hotkey.stats().fell_back == 0
 
 
 def test_without_an_order_batches_are_not_cut_into_pieces(scene: Scene) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hotkey_sdk import SettingsError
-from hotkey_sdk._settings import consumer_defaults, is_cooperative, is_durable, producer_defaults, split
+from hotkey_sdk._settings import client_defaults, is_cooperative, is_durable, producer_defaults, split
 from hotkey_sdk.routing.envelope import SigningKey
 
 KEY = SigningKey.from_bytes(bytes(range(32)))
@@ -93,6 +93,7 @@ def test_a_wrong_setting_is_named(change: dict[str, Any], words: str) -> None:
 def test_a_producer_gets_javas_partitioner_and_idempotence_and_creates_no_topics() -> None:
     assert producer_defaults(KAFKA) == {
         "allow.auto.create.topics": False,
+        "topic.metadata.refresh.interval.ms": 10_000,
         "partitioner": "murmur2_random",
         "enable.idempotence": True,
         "acks": "all",
@@ -131,8 +132,11 @@ def test_a_partitioner_that_disagrees_is_refused(config: dict[str, Any]) -> None
     ],
 )
 def test_what_the_caller_chose_against_idempotence_stands(config: dict[str, Any]) -> None:
-    assert producer_defaults(config) == {"partitioner": "murmur2_random", "allow.auto.create.topics": False}
-    assert not is_durable(config)
+    added = producer_defaults(config)
+
+    assert added["partitioner"] == "murmur2_random"
+    assert not {"acks", "enable.idempotence"} & added.keys()
+    assert not is_durable({**config, **added})
 
 
 @pytest.mark.parametrize("config", [{"acks": "all"}, {"acks": -1}, {"max.in.flight": 5}, {"retries": 3}])
@@ -144,12 +148,22 @@ def test_what_agrees_with_idempotence_leaves_it_on(config: dict[str, Any]) -> No
     assert ("acks" in added) is ("acks" not in config)
 
 
-@pytest.mark.parametrize("defaults", [producer_defaults, consumer_defaults])
+@pytest.mark.parametrize("defaults", [producer_defaults, client_defaults])
 def test_a_client_never_creates_topics(defaults: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     assert defaults({})["allow.auto.create.topics"] is False
     assert defaults({"allow.auto.create.topics": "false"})["allow.auto.create.topics"] is False
     with pytest.raises(SettingsError, match=r"allow\.auto\.create\.topics is true"):
         defaults({"allow.auto.create.topics": "true"})
+
+
+@pytest.mark.parametrize("defaults", [producer_defaults, client_defaults])
+def test_a_client_soon_sees_partitions_that_were_added(
+    defaults: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    name = "topic.metadata.refresh.interval.ms"
+
+    assert defaults({})[name] == 10_000
+    assert name not in defaults({name: 60_000}), "the caller's choice stands"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,20 @@ def test_a_published_table_is_adopted_once(followed: Followed) -> None:
     assert states[-1].outcomes == {"Adopted": 1}
 
 
+def test_an_epoch_is_told_only_once_the_client_has_its_table(followed: Followed) -> None:
+    followed.turn()
+    followed.store.publish(STREAM, sealed(table(route(), epoch=5)))
+    told: list[int] = []
+
+    def adopt(topic: str, router: Router) -> None:
+        told.append(followed.source.stats().tables[0].epoch)
+
+    followed.source._adopt = adopt
+
+    assert followed.turn().epoch == 5
+    assert told == [0]
+
+
 def test_a_topic_without_a_table_is_nothing_to_talk_about(
     followed: Followed, caplog: pytest.LogCaptureFixture
 ) -> None:
