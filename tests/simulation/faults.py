@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from hotkey_operator.engine.model import EndOffsets, PartitionSample, StoredTable, TopicFacts
+from hotkey_operator.engine.model import EndOffsets, PartitionSample, StoredTable, TopicFacts, Unreadable
 from hotkey_operator.ports import (
     Brokers,
     Conflict,
@@ -180,7 +180,7 @@ class FaultyTables:
     def __init__(self, inner: Tables, weather: Weather, written: Callable[[Table], None]) -> None:
         self._inner, self._weather, self._written = inner, weather, written
 
-    async def read(self, ref: PolicyRef) -> StoredTable | None:
+    async def read(self, ref: PolicyRef) -> StoredTable | Unreadable | None:
         return await self._weather.call(Kind.API_GONE, "read", lambda: self._inner.read(ref))
 
     async def write(

@@ -20,7 +20,7 @@ from hotkey_operator import logs, metrics
 from hotkey_operator.adapters.dimensions import parse_json_path
 from hotkey_operator.adapters.kubernetes import GROUP, POLICIES, VERSION, KubernetesTables
 from hotkey_operator.claims import Claim, rival
-from hotkey_operator.engine.model import Condition, EmitEvent
+from hotkey_operator.engine.model import Condition, EmitEvent, StoredTable, Unreadable
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.spec import PolicySpec, SpecError, parse_spec
 from hotkey_operator.liveness import Heartbeats
@@ -60,6 +60,7 @@ class Governor:
         self._random = random.Random()
         self._heartbeats = Heartbeats()
         self._turning: dict[str, asyncio.Lock] = {}
+        self._unburied: dict[PolicyRef, str] = {}  # why, as it was logged
 
     def registry(self) -> kopf.OperatorRegistry:
         """The handlers, for `kopf.operator`."""
@@ -113,13 +114,15 @@ class Governor:
         async with self._lock(uid):
             try:
                 older = rival(claims.get(topic, ()), uid)
-                outcome = await turn.retire(time.time(), self._seed(), rival=older)
+                cluster = body.status.get("clusterId")
+                outcome = await turn.retire(time.time(), self._seed(), rival=older, cluster_id=cluster)
             except (Unavailable, Conflict) as error:
                 logs.say("policy cannot be retired yet", level=logging.WARNING, policy=ref, reason=str(error))
                 raise kopf.TemporaryError(str(error), delay=1.0) from None
         for event in outcome.applied.events:
             _emit(body, ref, event)
-        logs.say("policy retired", policy=ref, topic=topic, unpublished=outcome.applied.unpublished)
+        level = logging.WARNING if outcome.failure else logging.INFO
+        logs.say("policy retired", level=level, policy=ref, topic=topic, undone=outcome.failure)
         self._turning.pop(uid, None)
         metrics.forget(ref)
 
@@ -148,12 +151,23 @@ class Governor:
                 logs.say("burial failed unexpectedly", level=logging.ERROR, error=error)
             await asyncio.sleep(BURIAL_SECONDS)
 
-    async def _bury(self, ref: PolicyRef, stored: Any) -> None:
+    async def _bury(self, ref: PolicyRef, stored: StoredTable | Unreadable) -> None:
+        """One tombstone; whatever is wrong with it, the others are buried all the same."""
+        if isinstance(stored, Unreadable):
+            if self._unburied.get(ref) != stored.problem:
+                self._unburied[ref] = stored.problem
+                logs.say("tombstone cannot be read, delete it", level=logging.WARNING, reason=stored.problem)
+            return
         try:
-            if await bury(self._ports, ref, stored):
+            if await bury(self._ports, ref, stored, time.time()):
                 logs.say("tombstone published and removed", policy=ref, epoch=stored.table.epoch)
+            self._unburied.pop(ref, None)
         except Conflict:
             return  # a new policy of that name took it over
+        except Exception as error:
+            if self._unburied.get(ref) != str(error):
+                self._unburied[ref] = str(error)
+                logs.say("tombstone not buried", level=logging.WARNING, policy=ref, reason=str(error))
 
     async def _turn(self, governed: _Governed, body: kopf.Body, claims: Claims) -> None:
         """One turn and what it tells. Nothing ends the loop: an unexpected error is logged and counted."""

@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from hotkey_operator.act.executor import NOTHING_DONE, Applied, apply
 from hotkey_operator.engine.decide import decide, retire
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Decision, Observation, PublishTable, StoredTable, WriteTable
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
 from hotkey_operator.sense.gather import gather, read_published
+from hotkey_sdk.routing.table import Stream
 
 FORGET_SECONDS = 3_600.0  # a client that was silent for so long will not come back under its id
 CONFLICT_PAUSE_SECONDS = 5.0  # long enough for the other operator's next turns, short enough to take over
@@ -101,24 +105,43 @@ class Turn:
             except Unavailable:
                 return  # a later turn sees them again
 
-    async def retire(self, now: float, seed: int, *, rival: str | None = None) -> Outcome:
+    async def retire(
+        self, now: float, seed: int, *, rival: str | None = None, cluster_id: str | None = None
+    ) -> Outcome:
         """Return the stream of a deleted policy to plain keys and leave a tombstone until Redis has it.
 
-        With a `rival` the stream is governed by another policy: then only the object goes. Raises
-        `Unavailable` or `Conflict` while the object cannot be written: the policy must not go before.
+        With a `rival` the stream is governed by another policy: then only the object goes. `cluster_id`: the
+        Kafka cluster as the policy last knew it. Raises `Unavailable` or `Conflict` while the object cannot
+        be written: the policy must not go before. The outcome's `failure`: what is left undone for good.
         """
-        observation = await gather(self._ports, self._ref, self.spec, Memory(), now, seed, rival=rival)
+        known = Stream(cluster_id, self.spec.topic) if cluster_id else None
+        observation = await gather(
+            self._ports, self._ref, self.spec, Memory(), now, seed, rival=rival, known=known
+        )
         decision = retire(observation) if rival is None else None
         if decision is None or not any(isinstance(action, WriteTable) for action in decision.actions):
-            if observation.stored is not None:
-                await self._ports.tables.delete(self._ref, observation.stored.resource_version)
-            return Outcome(observation, decision)
+            if observation.resource_version is not None:
+                await self._ports.tables.delete(self._ref, observation.resource_version)
+            return Outcome(observation, decision, failure=_left_behind(observation, known))
         applied = await apply(self._ports, self._ref, decision, tombstone=True)
+        if applied.terminating:
+            applied = await self._publish_alone(decision)
         if applied.conflict is not None:
             raise Conflict(applied.conflict)
         if applied.unwritten is not None:
             raise Unavailable(applied.unwritten)
         return Outcome(observation, decision, applied, applied.unpublished)
+
+    async def _publish_alone(self, decision: Decision) -> Applied:
+        """Publish what no object can hold any more. Raises `Unavailable` until Redis has it.
+
+        A Redis that is gone holds nobody up: the next try finds no table in it, and has nothing to return.
+        """
+        only = tuple(action for action in decision.actions if isinstance(action, PublishTable))
+        applied = await apply(self._ports, self._ref, Decision(only, decision.reason, decision.message))
+        if applied.published_epoch is None:
+            raise Unavailable(applied.unpublished or "Redis did not take the table")
+        return applied
 
 
 def _former_policy(observation: Observation, spec: PolicySpec) -> str | None:
@@ -132,14 +155,28 @@ def _former_policy(observation: Observation, spec: PolicySpec) -> str | None:
     )
 
 
-async def bury(ports: Ports, ref: PolicyRef, stored: StoredTable) -> bool:
+def _left_behind(observation: Observation, known: Stream | None) -> str | None:
+    """What a retirement without an object could not take back: a table in a Redis that does not answer."""
+    if observation.rival is not None or observation.published.reachable:
+        return None
+    if observation.topic is None and known is None:
+        return None  # the policy never governed a stream
+    return "no RoutingTable object and no Redis: routes that Redis may still hold are not taken back"
+
+
+async def bury(ports: Ports, ref: PolicyRef, stored: StoredTable, now: float) -> bool:
     """Publish a tombstone until Redis holds it or something newer, then delete it. True when it is gone.
 
     Raises `Unavailable`; `Conflict` when the object was written since: then it is no tombstone any more.
     """
     table = stored.table
-    published = await read_published(ports, table.stream)
-    if published.table is not None and published.table.epoch >= table.epoch:
+    published = await read_published(ports, table.stream, now)
+    held = published.table
+    done = held is not None and held.epoch >= table.epoch
+    if not believable(table.epoch, now):  # a person wrote it, and no table could ever follow it
+        done = held is not None and not held.routes
+        table = msgspec.structs.replace(table, epoch=max(int(now), held.epoch if held else 0) + 1)
+    if done:
         await ports.tables.delete(ref, stored.resource_version)
         return True
     again = PublishTable(table, over=published.garbage)

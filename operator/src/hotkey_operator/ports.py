@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hotkey_operator.engine.model import EndOffsets, PartitionSample, StoredTable, TopicFacts
+from hotkey_operator.engine.model import EndOffsets, PartitionSample, StoredTable, TopicFacts, Unreadable
 from hotkey_sdk.routing.report import ClientReport
 from hotkey_sdk.routing.table import Dimension, Stream, Table
 
 
 class Unavailable(Exception):
     """The other side did not answer in time, or answered that it cannot; worth another try next turn."""
+
+
+class NamespaceTerminating(Unavailable):
+    """The namespace is being deleted, or is gone: nothing can be created in it any more."""
 
 
 class Conflict(Exception):
@@ -112,8 +116,8 @@ class PolicyRef:
 class Tables(Protocol):
     """RoutingTable objects in Kubernetes: the truth."""
 
-    async def read(self, ref: PolicyRef) -> StoredTable | None:
-        """The table, or None when there is no object."""
+    async def read(self, ref: PolicyRef) -> StoredTable | Unreadable | None:
+        """The table, what is wrong with the object, or None when there is no object."""
         ...
 
     async def write(
@@ -121,6 +125,7 @@ class Tables(Protocol):
     ) -> StoredTable:
         """Create (`resource_version` None) or replace the table. Raises `Conflict` when it lost the race.
 
+        Raises `NamespaceTerminating` when it can never be created, `ValueError` for a table no reader accepts.
         `tombstone`: the policy is being deleted; the object must outlive it, so it gets no owner.
         """
         ...

@@ -24,6 +24,7 @@ from hotkey_operator.engine.model import (
     WriteTable,
 )
 from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.engine.truth import believable
 from hotkey_sdk.routing.codec import encode
 from hotkey_sdk.routing.report import ClientReport, Role
 from hotkey_sdk.routing.table import RecordKey, Route, Shard, Stream, Table
@@ -235,4 +236,5 @@ def test_whatever_is_seen_every_table_is_valid_and_every_epoch_higher(
         for action in decision.actions:
             if isinstance(action, WriteTable):
                 encode(action.table)
-                assert stored is None or action.table.epoch > stored.epoch or stored.epoch == 2**53 - 1
+                assert action.anew == (stored is not None and not believable(stored.epoch, at))
+                assert stored is None or action.table.epoch > stored.epoch or action.anew

@@ -1,4 +1,4 @@
-"""One table's limits stand in three places: the policy that asks, the object that holds it, the codec that reads.
+"""A table's limits stand in three places: the policy that asks, the object that holds, the codec that reads.
 
 What one accepts the next must accept, or a policy that the API server takes could never be carried out.
 """

@@ -11,14 +11,30 @@ import pytest
 
 from hotkey_operator.act.executor import apply
 from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
-from hotkey_operator.engine.model import Decision, EmitEvent, PublishTable, StoredTable, WriteTable
-from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.model import (
+    Decision,
+    EmitEvent,
+    PublishTable,
+    StoredTable,
+    TopicFacts,
+    Unreadable,
+    WriteTable,
+)
+from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.spec import PolicySpec, parse_spec
 from hotkey_operator.loop import CONFLICT_PAUSE_SECONDS, Turn, bury
-from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
+from hotkey_operator.ports import (
+    Conflict,
+    NamespaceTerminating,
+    PolicyRef,
+    Ports,
+    PublishedEnvelope,
+    Unavailable,
+)
 from hotkey_operator.sense.gather import read_published
+from hotkey_sdk.routing.codec import MAX_INTEGER
 from hotkey_sdk.routing.names import TABLE_EPOCH
-from hotkey_sdk.routing.table import Stream, Table
+from hotkey_sdk.routing.table import RecordKey, Route, Shard, Stream, Table
 from tests.simulation.memory import MemoryBrokers, MemoryDistribution, MemoryTables
 
 NOW = 1_000_000.0
@@ -36,11 +52,20 @@ class Tables(MemoryTables):
 
     next_write: Exception | None = None
     always: Exception | None = None
+    terminating = False
+    nonsense: str | None = None  # what is wrong with the object, until it is written anew
 
-    async def read(self, ref: PolicyRef) -> StoredTable | None:
+    async def read(self, ref: PolicyRef) -> StoredTable | Unreadable | None:  # type: ignore[override]
         if self.always:
             raise self.always
-        return await super().read(ref)
+        held = await super().read(ref)
+        if held is not None and self.nonsense is not None:
+            return Unreadable(self.nonsense, held.resource_version, held.tombstone)
+        return held
+
+    async def delete(self, ref: PolicyRef, resource_version: str) -> None:
+        await super().delete(ref, resource_version)
+        self.nonsense = None
 
     async def write(
         self, ref: PolicyRef, table: Table, resource_version: str | None, *, tombstone: bool = False
@@ -48,6 +73,8 @@ class Tables(MemoryTables):
         fault, self.next_write = self.next_write, None
         if fault or self.always:
             raise fault or self.always  # type: ignore[misc]
+        if self.terminating and resource_version is None:
+            raise NamespaceTerminating(f"namespace {ref.namespace} is being terminated")
         return await super().write(ref, table, resource_version, tombstone=tombstone)
 
 
@@ -55,11 +82,27 @@ class Distribution(MemoryDistribution):
     """The distribution, which may be gone; it keeps the order of what reached it."""
 
     gone = False
+    publish_fails = False
 
     async def publish(self, stream: Stream, epoch: int, envelope: bytes, over: str | None = None) -> bool:
-        if self.gone:
+        if self.gone or self.publish_fails:
             raise Unavailable("Redis: gone")
         return await super().publish(stream, epoch, envelope, over)
+
+    async def read(self, stream: Stream) -> PublishedEnvelope | None:
+        if self.gone:
+            raise Unavailable("Redis: gone")
+        return await super().read(stream)
+
+
+class Brokers(MemoryBrokers):
+    """A Kafka that does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: NOW)
+
+    async def topic(self, name: str) -> TopicFacts | None:
+        raise Unavailable("Kafka: timed out")
 
 
 class World:
@@ -75,17 +118,18 @@ class World:
 
     async def stored(self) -> StoredTable:
         found = await self.tables.read(REF)
-        assert found is not None
+        assert isinstance(found, StoredTable)
         return found
 
     async def published(self) -> Table | None:
-        return (await read_published(self.ports, STREAM)).table
+        return (await read_published(self.ports, STREAM, NOW)).table
 
 
 def table(epoch: int) -> Table:
     return Table.empty(STREAM, partitions=3, epoch=epoch, seed=1)
 
 
+ROUTES = (Route(b"nike", "clicks", (), RecordKey.COMPOSITE, (Shard(7, 1),), (0,)),)
 EVENT = EmitEvent(Reason.SPREAD, "done")
 
 
@@ -165,7 +209,7 @@ def test_a_table_under_an_epoch_that_it_is_not_signed_for_is_garbage() -> None:
         await world.turn().step(NOW, 1)
         held = world.distribution.snapshot()[STREAM].table
         world.distribution.plant(STREAM, {**held, TABLE_EPOCH: 10**12})
-        assert (await read_published(world.ports, STREAM)).garbage is not None
+        assert (await read_published(world.ports, STREAM, NOW)).garbage is not None
         await world.turn().step(NOW + 1, 1)
         assert await world.published() == (await world.stored()).table
 
@@ -182,13 +226,12 @@ def test_a_deleted_policy_leaves_a_tombstone_that_goes_when_redis_has_it() -> No
         grave = await world.stored()
         assert grave.tombstone
         assert grave.table.epoch > before.table.epoch
-        assert await world.published() == before.table
-        with_redis_gone = await bury(world.ports, REF, grave)
+        with_redis_gone = await bury(world.ports, REF, grave, NOW)
         assert not with_redis_gone
         world.distribution.gone = False
-        assert not await bury(world.ports, REF, grave)
+        assert not await bury(world.ports, REF, grave, NOW)
         assert await world.published() == grave.table
-        assert await bury(world.ports, REF, grave)
+        assert await bury(world.ports, REF, grave, NOW)
         assert await world.tables.read(REF) is None
 
     run(scenario())
@@ -202,7 +245,7 @@ def test_a_tombstone_that_a_new_policy_took_over_is_not_deleted() -> None:
         grave = await world.stored()
         await world.tables.write(REF, grave.table, grave.resource_version)
         with pytest.raises(Conflict):
-            await bury(world.ports, REF, grave)
+            await bury(world.ports, REF, grave, NOW)
         assert not (await world.stored()).tombstone
 
     run(scenario())
@@ -254,5 +297,146 @@ def test_a_table_that_no_reader_would_accept_is_neither_written_nor_published_an
         applied = await apply(world.ports, REF, decision)
         assert "readSet" in (applied.unwritten or "")
         assert (applied.stored, applied.published_epoch, applied.events) == (None, None, ())
+
+    run(scenario())
+
+
+async def routed(world: World) -> Table:
+    """The world after a turn of a policy whose key is spread; its table."""
+    held = msgspec.structs.replace(table(int(NOW)), routes=ROUTES)
+    await world.tables.write(REF, held, None)
+    await world.turn(parse_spec({"topic": "clicks", "suspend": True})).step(NOW, 1)
+    assert await world.published() == held
+    return held
+
+
+def test_in_a_namespace_that_ends_the_empty_table_is_published_without_an_object() -> None:
+    async def scenario() -> None:
+        world = World()
+        before = await routed(world)
+        world.tables.lose(REF)
+        world.tables.terminating = True
+        outcome = await world.turn().retire(NOW, 1)
+        after = await world.published()
+        assert after is not None
+        assert (after.routes, outcome.failure) == ((), None)
+        assert after.epoch > before.epoch
+
+    run(scenario())
+
+
+def test_a_namespace_ends_even_when_redis_fails_in_the_middle_and_stays_away() -> None:
+    async def scenario() -> None:
+        world = World()
+        await routed(world)
+        world.tables.lose(REF)
+        world.tables.terminating = True
+        world.distribution.publish_fails = True
+        with pytest.raises(Unavailable):
+            await world.turn().retire(NOW, 1)
+        world.distribution.gone = True
+        outcome = await world.turn().retire(NOW, 1)
+        assert "not taken back" in (outcome.failure or "")
+
+    run(scenario())
+
+
+def test_a_policy_without_an_object_returns_its_stream_even_while_kafka_is_away() -> None:
+    async def scenario() -> None:
+        world = World()
+        await routed(world)
+        world.tables.lose(REF)
+        away = Turn(Ports(Brokers(), world.distribution, world.tables, world.signer), REF, SPEC)
+        await away.retire(NOW, 1, cluster_id=STREAM.cluster_id)
+        after = await world.published()
+        assert after is not None
+        assert after.routes == ()
+        assert (await world.stored()).tombstone
+
+    run(scenario())
+
+
+def test_an_object_that_holds_nonsense_is_made_anew_from_redis_and_told() -> None:
+    async def scenario() -> None:
+        world = World()
+        before = await routed(world)
+        world.tables.nonsense = "routes[0].slots is not base64"
+        turn = world.turn(parse_spec({"topic": "clicks", "suspend": True}))
+        outcome = await turn.step(NOW + 1, 1)
+        after = (await world.stored()).table
+        assert after.routes == before.routes
+        assert after.epoch > before.epoch
+        assert await world.published() == after
+        (event,) = outcome.applied.events
+        assert (event.reason, event.warning) == (Reason.TABLE_REWRITTEN, True)
+        assert "slots is not base64" in event.message
+        assert (await turn.step(NOW + 2, 1)).applied.stored is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("redis", ["there", "gone"])
+def test_a_policy_whose_object_holds_nonsense_can_be_deleted_while_redis_is(redis: str) -> None:
+    async def scenario() -> None:
+        world = World()
+        await routed(world)
+        world.tables.nonsense = "no table"
+        world.distribution.gone = redis == "gone"
+        await world.turn().retire(NOW, 1)
+        held = await world.tables.read(REF)
+        if redis == "gone":
+            assert held is None
+        else:
+            assert isinstance(held, StoredTable)
+            assert (held.tombstone, held.table.routes) == (True, ())
+
+    run(scenario())
+
+
+def test_an_epoch_that_a_person_wrote_is_not_published_and_the_object_is_made_anew_below_it() -> None:
+    async def scenario() -> None:
+        world = World()
+        before = await routed(world)
+        edited = msgspec.structs.replace(before, epoch=MAX_INTEGER)
+        await world.tables.write(REF, edited, (await world.stored()).resource_version)
+        turn = world.turn(parse_spec({"topic": "clicks", "suspend": True}))
+        outcome = await turn.step(NOW + 1, 1)
+        after = (await world.stored()).table
+        assert before.epoch < after.epoch < NOW + 100
+        assert after.routes == before.routes
+        assert await world.published() == after
+        assert outcome.decision is not None
+        (ready,) = [c for c in outcome.decision.conditions if c.type is ConditionType.READY]
+        assert (ready.status, ready.reason) == (False, Reason.TABLE_REWRITTEN)
+        assert (await turn.step(NOW + 2, 1)).applied.stored is None
+
+    run(scenario())
+
+
+def test_an_epoch_that_a_person_wrote_is_no_longer_in_the_way_in_redis() -> None:
+    async def scenario() -> None:
+        world = World()
+        before = await routed(world)
+        edited = msgspec.structs.replace(before, epoch=MAX_INTEGER)
+        await world.distribution.publish(STREAM, MAX_INTEGER, world.signer.seal(edited))
+        await world.turn(parse_spec({"topic": "clicks", "suspend": True})).step(NOW + 1, 1)
+        assert await world.published() == before
+
+    run(scenario())
+
+
+def test_a_tombstone_with_an_epoch_that_a_person_wrote_is_buried_under_a_believable_one() -> None:
+    async def scenario() -> None:
+        world = World()
+        before = await routed(world)
+        edited = msgspec.structs.replace(before, routes=(), epoch=MAX_INTEGER)
+        version = (await world.stored()).resource_version
+        grave = await world.tables.write(REF, edited, version, tombstone=True)
+        assert not await bury(world.ports, REF, grave, NOW)
+        after = await world.published()
+        assert after is not None
+        assert (after.routes, after.epoch) == ((), before.epoch + 1)
+        assert await bury(world.ports, REF, grave, NOW + 50)
+        assert await world.tables.read(REF) is None
 
     run(scenario())

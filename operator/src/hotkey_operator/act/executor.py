@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hotkey_operator.engine.model import Decision, EmitEvent, PublishTable, StoredTable, WriteTable
-from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
+from hotkey_operator.ports import Conflict, NamespaceTerminating, PolicyRef, Ports, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Applied:
     `stored`: the table that was written. `published_epoch`: what Redis accepted. `events`: those to tell now.
     `conflict`: someone else wrote the object first. `unwritten`, `unpublished`: what failed, in words for
     people. After a conflict or a failed write nothing more was done; a later turn does it from what it sees.
+    `terminating`: there will never be an object, as the namespace is being deleted.
     """
 
     stored: StoredTable | None = None
@@ -26,6 +27,7 @@ class Applied:
     conflict: str | None = None
     unwritten: str | None = None
     unpublished: str | None = None
+    terminating: bool = False
 
     @property
     def stopped(self) -> bool:
@@ -58,12 +60,16 @@ async def apply(ports: Ports, ref: PolicyRef, decision: Decision, *, tombstone: 
 async def _write(
     ports: Ports, ref: PolicyRef, action: WriteTable, done: Applied, *, tombstone: bool
 ) -> Applied:
+    version = action.resource_version
     try:
-        stored = await ports.tables.write(ref, action.table, action.resource_version, tombstone=tombstone)
+        if action.anew and version is not None:
+            await ports.tables.delete(ref, version)
+            version = None
+        stored = await ports.tables.write(ref, action.table, version, tombstone=tombstone)
     except Conflict as error:
         return replace(done, conflict=str(error))
     except Unavailable as error:
-        return replace(done, unwritten=str(error))
+        return replace(done, unwritten=str(error), terminating=isinstance(error, NamespaceTerminating))
     except ValueError as error:  # a table that no reader would accept
         return replace(done, unwritten=f"RoutingTable {ref} cannot hold epoch {action.table.epoch}: {error}")
     return replace(done, stored=stored)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from hotkey_operator.engine.model import StoredTable
-from hotkey_operator.ports import Conflict, PolicyRef, Unavailable
+from hotkey_operator.engine.model import StoredTable, Unreadable
+from hotkey_operator.ports import Conflict, NamespaceTerminating, PolicyRef, Unavailable
 from hotkey_sdk.routing import codec
 from hotkey_sdk.routing.table import Table
 
@@ -58,6 +58,8 @@ class _Api:
         try:
             return await asyncio.to_thread(call, *arguments, _request_timeout=self._timeout, **options)
         except ApiException as error:
+            if _is_terminating(error):
+                raise NamespaceTerminating(f"Kubernetes: cannot {what}: {_words(error)}") from error
             if error.status in (404, 409):
                 raise
             raise Unavailable(f"Kubernetes: cannot {what}: {_words(error)}") from error
@@ -72,7 +74,7 @@ class KubernetesTables(_Api):
         super().__init__(timeout_seconds)
         self._objects = client.CustomObjectsApi(api)
 
-    async def read(self, ref: PolicyRef) -> StoredTable | None:
+    async def read(self, ref: PolicyRef) -> StoredTable | Unreadable | None:
         try:
             found: Any = await self._call(
                 f"read RoutingTable {ref}", self._objects.get_namespaced_custom_object, *_path(ref)
@@ -81,7 +83,7 @@ class KubernetesTables(_Api):
             if error.status == 404:
                 return None
             raise Unavailable(f"Kubernetes: cannot read RoutingTable {ref}: {_words(error)}") from error
-        return _stored(ref, found)
+        return stored(ref, found)
 
     async def write(
         self, ref: PolicyRef, table: Table, resource_version: str | None, *, tombstone: bool = False
@@ -113,8 +115,8 @@ class KubernetesTables(_Api):
             if error.status == 409:
                 raise Conflict(f"RoutingTable {ref} was written by someone else: {_words(error)}") from error
 
-    async def tombstones(self, namespace: str | None) -> list[tuple[PolicyRef, StoredTable]]:
-        """The tombstones of one namespace, or of all; one that holds no valid table is left out."""
+    async def tombstones(self, namespace: str | None) -> list[tuple[PolicyRef, StoredTable | Unreadable]]:
+        """The tombstones of one namespace, or of all."""
         options = {"label_selector": f"{TOMBSTONE_LABEL}=true"}
         what = "list tombstones"
         try:
@@ -128,7 +130,7 @@ class KubernetesTables(_Api):
                 found = await self._call(what, self._objects.list_namespaced_custom_object, *path, **options)
         except ApiException as error:
             raise Unavailable(f"Kubernetes: cannot {what}: {_words(error)}") from error
-        return _readable(found["items"])
+        return [(_ref(item), stored(_ref(item), item)) for item in found["items"]]
 
     async def report(self, ref: PolicyRef, status: Mapping[str, Any]) -> None:
         """Merge `status` into the RoutingTable's status; no error when the object is gone."""
@@ -212,28 +214,31 @@ def _document(
     }
 
 
-def _stored(ref: PolicyRef, found: Mapping[str, Any]) -> StoredTable:
-    try:
-        table = codec.from_document(found.get("spec") or {})
-    except codec.TableError as error:
-        raise Unavailable(
-            f"RoutingTable {ref} holds no valid table ({error}): delete it, and the operator makes a new one "
-            "from what Redis holds"
-        ) from None
+def stored(ref: PolicyRef, found: Mapping[str, Any]) -> StoredTable | Unreadable:
+    """The object's table, or what is wrong with it: people can write anything that the schema lets pass."""
     metadata = found["metadata"]
+    version = str(metadata["resourceVersion"])
     is_tombstone = (metadata.get("labels") or {}).get(TOMBSTONE_LABEL) == "true"
-    return StoredTable(table, metadata["resourceVersion"], is_tombstone)
+    try:
+        return StoredTable(codec.from_document(found.get("spec") or {}), version, is_tombstone)
+    except ValueError as error:
+        return Unreadable(f"RoutingTable {ref}: {error}", version, is_tombstone)
 
 
-def _readable(items: Sequence[Mapping[str, Any]]) -> list[tuple[PolicyRef, StoredTable]]:
-    found = []
-    for item in items:
-        ref = PolicyRef(item["metadata"]["namespace"], item["metadata"]["name"])
-        try:
-            found.append((ref, _stored(ref, item)))
-        except Unavailable:
-            continue
-    return found
+def _ref(item: Mapping[str, Any]) -> PolicyRef:
+    return PolicyRef(item["metadata"]["namespace"], item["metadata"]["name"])
+
+
+def _is_terminating(error: ApiException) -> bool:
+    """Whether the namespace is being deleted (403 with that cause) or gone (404 that names it)."""
+    try:
+        details = json.loads(error.body or "")["details"]
+        causes = [cause.get("reason") for cause in details.get("causes") or ()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    if error.status == 403:
+        return "NamespaceTerminating" in causes
+    return error.status == 404 and bool(details.get("kind") == "namespaces")
 
 
 def _words(error: ApiException) -> str:

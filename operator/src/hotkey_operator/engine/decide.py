@@ -17,7 +17,7 @@ from hotkey_operator.engine.model import Action, Decision, Observation, PublishT
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec
-from hotkey_operator.engine.truth import Standing, at_next_epoch, standing
+from hotkey_operator.engine.truth import Standing, at_next_epoch, damage, standing
 from hotkey_sdk.routing.table import Table
 
 
@@ -58,14 +58,16 @@ def _table(s: Situation, observation: Observation, stands: Standing, outcome: ro
 
 
 def _written(table: Table, observation: Observation) -> tuple[Action, ...]:
-    version = observation.stored.resource_version if observation.stored else None
-    return WriteTable(table, version), PublishTable(table, over=observation.published.garbage)
+    write = WriteTable(table, observation.resource_version, anew=damage(observation) is not None)
+    return write, PublishTable(table, over=observation.published.garbage)
 
 
 def _republished(observation: Observation) -> tuple[Action, ...]:
     """Publish the object's table where something else, or nothing, stands in Redis."""
     stored, published = observation.stored, observation.published
     if stored is None or not published.reachable or published.table == stored.table:
+        return ()
+    if damage(observation) is not None:
         return ()
     return (PublishTable(stored.table, over=published.garbage),)
 

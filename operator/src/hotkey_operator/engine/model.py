@@ -61,6 +61,15 @@ class StoredTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A RoutingTable object that holds no valid table: `problem` says why, in words for people."""
+
+    problem: str
+    resource_version: str
+    tombstone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """What Redis holds for the stream, as far as it could be verified.
 
@@ -75,7 +84,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All that one turn knows. `topic` None: it does not exist; `rival` names the older policy, if any."""
+    """All that one turn knows. `topic` None: it does not exist; `rival` names the older policy, if any.
+
+    At most one of `stored` and `unreadable` is there: the object with its table, or the object without one.
+    """
 
     at: float
     topic: TopicFacts | None
@@ -86,14 +98,25 @@ class Observation:
     reports: tuple[ClientReport, ...] = ()
     rival: str | None = None
     failure: str | None = None  # what could not be read this turn, in words for people
+    unreadable: Unreadable | None = None
+
+    @property
+    def resource_version(self) -> str | None:
+        """The version of the object, whatever it holds; None where there is none."""
+        found = self.stored or self.unreadable
+        return found.resource_version if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class WriteTable:
-    """Write `table` to the RoutingTable object if its version is still this one (None: create it)."""
+    """Write `table` to the RoutingTable object if its version is still this one (None: create it).
+
+    `anew`: delete the object first, as the API server lets no epoch of a stream be followed by a lower one.
+    """
 
     table: Table
     resource_version: str | None
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     REDIS_UNAVAILABLE = "RedisUnavailable"
     KUBERNETES_UNAVAILABLE = "KubernetesUnavailable"  # the RoutingTable object cannot be read or written
     REPUBLISHED = "Republished"  # Redis had lost the table or held an older one
+    TABLE_REWRITTEN = "TableRewritten"  # the RoutingTable object held nonsense and was made anew
     TABLE_CONFLICT = "TableConflict"  # someone else wrote the RoutingTable object
     RETURNED = "Returned"  # the policy is deleted and the stream is back to plain keys
     FIELDS_NOT_CARRIED_OUT = "FieldsNotCarriedOut"

@@ -7,9 +7,7 @@ from collections.abc import Collection, Iterable
 from hotkey_sdk.routing.partitioner import Prefix
 from hotkey_sdk.routing.table import Route, Shard, shard_key
 
-KEY_BYTES_AT_MOST = (
-    16 * 1024
-)  # of a key that is spread: it stands in the table that all clients read
+KEY_BYTES_AT_MOST = 16 * 1024  # of a key that is spread: it stands in the table that all clients read
 TRIES_PER_PARTITION = 60  # an id misses one partition of n with (1-1/n)^60n, about e^-60
 
 

@@ -21,6 +21,7 @@ from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.routing import Outcome
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec, unsupported_fields
+from hotkey_operator.engine.truth import damage
 from hotkey_operator.engine.wording import count, name, names, spread
 from hotkey_sdk.routing.report import ClientReport, Role
 from hotkey_sdk.routing.table import Route, Table
@@ -175,6 +176,8 @@ def _only_observes(s: Situation, outcome: Outcome) -> bool:
 
 
 def _ready(s: Situation, observation: Observation, decision: Decision, table: Table) -> Condition:
+    if (wrong := damage(observation)) is not None:
+        return Condition(ConditionType.READY, False, Reason.TABLE_REWRITTEN, _rewritten(wrong, table))
     if not observation.published.reachable:
         why = f"epoch {table.epoch} cannot be published: Redis does not answer; clients keep their last table"
         return Condition(ConditionType.READY, False, Reason.REDIS_UNAVAILABLE, why)
@@ -213,6 +216,8 @@ def _events(
     s: Situation, decision: Decision, observation: Observation, outcome: Outcome, written: Table | None
 ) -> list[EmitEvent]:
     events = []
+    if written is not None and (wrong := damage(observation)) is not None:
+        events.append(EmitEvent(Reason.TABLE_REWRITTEN, _rewritten(wrong, written), warning=True))
     if written is not None and decision.reason in CHANGES:
         events.append(EmitEvent(decision.reason, decision.message))
     if outcome.merged and decision.reason is not Reason.MERGED_BACK:
@@ -227,6 +232,10 @@ def _events(
     if written is None and decision.actions and s.memory.table is not None:
         events.append(EmitEvent(Reason.REPUBLISHED, _republished(observation, s.memory.table)))
     return events
+
+
+def _rewritten(wrong: str, table: Table) -> str:
+    return f"the RoutingTable object held no believable table ({wrong}): made anew under epoch {table.epoch}"
 
 
 def _republished(observation: Observation, table: Table) -> str:

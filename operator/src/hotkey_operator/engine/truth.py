@@ -14,7 +14,8 @@ from hotkey_operator.engine.spec import PolicySpec
 from hotkey_sdk.routing.codec import MAX_INTEGER
 from hotkey_sdk.routing.table import Table
 
-BELIEVABLE_SECONDS = 10 * 366 * 86_400  # a report further ahead of the clock than this is no table's epoch
+BELIEVABLE_SECONDS = 10 * 366 * 86_400  # what is further ahead of the clock than this is no table's epoch
+MADE_AT = 1_750_000_000  # unix seconds before any table was made: a clock that says less is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Standing:
 def standing(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> Standing:
     """What the object must hold, under the next epoch where it does not."""
     content, why = _content(spec, observation, topic)
+    why = why or damage(observation)
     stored = observation.stored.table if observation.stored else None
     if why is None and observation.stored is not None and observation.stored.tombstone:
         why = "the tombstone of a deleted policy is taken over"
@@ -40,6 +42,24 @@ def standing(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> S
     return Standing(at_next_epoch(content, observation), why)
 
 
+def believable(epoch: int, at: float) -> bool:
+    """Whether the operator can have given this epoch by `at` (unix seconds): epochs begin at the clock.
+
+    After an epoch that a person wrote next to the largest integer none could follow.
+    """
+    return epoch <= max(at, MADE_AT) + BELIEVABLE_SECONDS
+
+
+def damage(observation: Observation) -> str | None:
+    """Why the object cannot stand as the truth, in words for people; None where it can, or is not there."""
+    if observation.unreadable is not None:
+        return observation.unreadable.problem
+    stored = observation.stored
+    if stored is None or believable(stored.table.epoch, observation.at):
+        return None
+    return f"its epoch {stored.table.epoch} is more than ten years ahead of the clock: no operator wrote it"
+
+
 def at_next_epoch(table: Table, observation: Observation) -> Table:
     return msgspec.structs.replace(table, epoch=next_epoch(observation))
 
@@ -47,18 +67,17 @@ def at_next_epoch(table: Table, observation: Observation) -> Table:
 def next_epoch(observation: Observation) -> int:
     """max(object, validly signed Redis, clients' reports, unix seconds) + 1.
 
-    The clock only helps after both stores were lost. Reports are not signed: an absurd one is not believed.
+    The clock only helps after both stores were lost. An absurd epoch is not believed, whoever names it.
     """
     stored, published = observation.stored, observation.published.table
     epochs = [int(observation.at), *_reported(observation)]
     epochs += [stored.table.epoch] if stored else []
     epochs += [published.epoch] if published else []
-    return min(max(epochs) + 1, MAX_INTEGER)
+    return min(max(epoch for epoch in epochs if believable(epoch, observation.at)) + 1, MAX_INTEGER)
 
 
 def _reported(observation: Observation) -> list[int]:
-    believable = observation.at + BELIEVABLE_SECONDS
-    return [report.epoch for report in observation.reports if report.epoch <= believable]
+    return [report.epoch for report in observation.reports if believable(report.epoch, observation.at)]
 
 
 def _epoch_is_behind(observation: Observation, table: Table) -> bool:

@@ -18,8 +18,10 @@ from hotkey_operator.engine.model import (
     Published,
     StoredTable,
     TopicFacts,
+    Unreadable,
 )
 from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import PolicyRef, Ports, SampleBudget, Unavailable
 from hotkey_sdk.routing.report import ClientReport
 from hotkey_sdk.routing.table import Stream
@@ -36,15 +38,20 @@ async def gather(
     seed: int,
     *,
     rival: str | None = None,
+    known: Stream | None = None,
 ) -> Observation:
-    """Everything at `now` (unix seconds); `seed` chooses the sampled offsets. Raises `Unavailable`."""
-    stored, (topic, failure) = await asyncio.gather(ports.tables.read(ref), _topic(ports, spec.topic))
-    stream = topic.stream if topic is not None else _stored_stream(stored, spec)
+    """Everything at `now` (unix seconds); `seed` chooses the sampled offsets. Raises `Unavailable`.
+
+    `known`: the stream as it was last seen, for when neither Kafka nor the object can name it.
+    """
+    held, (topic, failure) = await asyncio.gather(ports.tables.read(ref), _topic(ports, spec.topic))
+    stored, unreadable = (None, held) if isinstance(held, Unreadable) else (held, None)
+    stream = topic.stream if topic is not None else _stored_stream(stored, spec) or known
     if stream is None:
-        return Observation(now, None, stored=stored, rival=rival, failure=failure)
+        return Observation(now, None, stored=stored, rival=rival, failure=failure, unreadable=unreadable)
     (ends, samples, unread), published, reports = await asyncio.gather(
         _load(ports, spec, memory, stored, topic, seed, watched=rival is None),
-        read_published(ports, stream),
+        read_published(ports, stream, now),
         read_reports(ports, stream),
     )
     return Observation(
@@ -57,11 +64,15 @@ async def gather(
         reports=reports,
         rival=rival,
         failure=failure or unread,
+        unreadable=unreadable,
     )
 
 
-async def read_published(ports: Ports, stream: Stream) -> Published:
-    """What Redis holds for `stream`, verified. A table under an epoch it is not signed for is garbage."""
+async def read_published(ports: Ports, stream: Stream, now: float) -> Published:
+    """What Redis holds for `stream`, verified at `now` (unix seconds).
+
+    A table under an epoch that it is not signed for is garbage, and so is one whose epoch is not believable.
+    """
     try:
         held = await ports.distribution.read(stream)
     except Unavailable:
@@ -74,7 +85,7 @@ async def read_published(ports: Ports, stream: Stream) -> Published:
         table = ports.signer.open(held.envelope, stream)
     except ValueError:
         return Published(reachable=True, garbage=held.digest)
-    if table.epoch != held.epoch:
+    if table.epoch != held.epoch or not believable(table.epoch, now):
         return Published(reachable=True, garbage=held.digest)
     return Published(reachable=True, table=table)
 
