@@ -97,7 +97,7 @@ class Consumer(confluent_kafka.Consumer):
         self._positions: dict[tuple[str, int], int] = {}  # at the last change of the subscription
         self._unsettled: list[TopicPartition] = []
         self._settle_at = 0.0
-        self._held: BaseException | None = None
+        self._held: Exception | None = None
         if settings is not None:
             self._cluster = _Cluster()
             self._read_set = ReadSet()
@@ -134,6 +134,7 @@ class Consumer(confluent_kafka.Consumer):
         """As `confluent_kafka.Consumer.poll`; takes up new read sets while it waits."""
         if self._source is None:
             return _poll(self) if timeout is None else _poll(self, timeout)
+        self._raise_held()
         deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
         while True:
             self._keep_up()
@@ -147,16 +148,14 @@ class Consumer(confluent_kafka.Consumer):
         """As `confluent_kafka.Consumer.consume`; takes up new read sets while it waits."""
         if self._source is None:
             return _consume(self, num_messages, timeout)
-        if self._held is not None:
-            held, self._held = self._held, None
-            raise held
+        self._raise_held()
         deadline = None if timeout < 0 else time.monotonic() + timeout
         messages: list[Message] = []
         while True:
             try:
                 self._keep_up()
                 found = _consume(self, num_messages - len(messages), _left(deadline))
-            except BaseException as error:
+            except Exception as error:
                 if not messages:
                     raise
                 self._held = error  # what was read comes first, or it would be lost
@@ -194,6 +193,11 @@ class Consumer(confluent_kafka.Consumer):
         self._subscribed, self._added = topics, added
         self.hotkey._added = tuple(sorted(added))
         self._tell()
+
+    def _raise_held(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            raise held
 
     def _keep_up(self) -> None:
         """Make the subscription what the tables ask for; commit start positions that are still open."""
