@@ -109,6 +109,7 @@ class Producer(confluent_kafka.Producer):
             self._source = _start(self._borrow, settings, lanes)
             weakref.finalize(self, self._source.stop)
             self._source.follow(settings.topics)
+            partitioner_agrees.start()
         self._by_topic = lanes.by_topic
         self._counts = lanes.counts
         self.hotkey = ProducerRouting(lanes, self._source)
@@ -250,7 +251,6 @@ def _start(borrow: Borrow[Producer], settings: _settings.Settings, lanes: _Lanes
         store=lambda: RedisStore(settings.redis_url),
         identify=identify,
         adopt=adopt,
-        each_turn=partitioner_agrees.once,
     )
 
 

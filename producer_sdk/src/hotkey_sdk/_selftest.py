@@ -1,7 +1,7 @@
 """Whether the Kafka client in this process puts keys where our plans expect them.
 
 It asks librdkafka itself: a producer on its in-process mock cluster sends a few keys and tells the partitions
-they got. Once per process, in the background; milliseconds.
+they got. Once per process, in a thread of its own, so that no table waits for it; milliseconds.
 """
 
 from __future__ import annotations
@@ -83,6 +83,11 @@ class _Once:
     def known(self) -> bool | None:
         """True or False after the test, None before it or when it could not be made."""
         return self._agrees
+
+    def start(self) -> None:
+        """Run the test in the background if this process has not; returns at once."""
+        if not self._done:
+            threading.Thread(target=self.once, name="hotkey-self-test", daemon=True).start()
 
     def once(self) -> None:
         """Run the test if this process has not; never raises."""

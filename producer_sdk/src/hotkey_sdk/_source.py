@@ -54,7 +54,7 @@ class TableSource:
     """The tables of one client.
 
     `identify` gives the Kafka cluster's id, or None while it cannot tell. `adopt` is called in the thread for
-    each new table. `each_turn` is called there after every turn. `applied`, topic to epoch, is what is
+    each new table. `applied`, topic to epoch, is what is
     reported: the source sets it after `adopt` unless `applies_itself`, when the client sets it.
     """
 
@@ -67,7 +67,6 @@ class TableSource:
         adopt: Callable[[str, Router], None],
         *,
         group: str | None = None,
-        each_turn: Callable[[], None] | None = None,
         applies_itself: bool = False,
     ) -> None:
         self.applied: dict[str, int] = {}
@@ -78,7 +77,6 @@ class TableSource:
         self._store: TableStore | None = None
         self._identify = identify
         self._adopt = adopt
-        self._each_turn = each_turn
         self._applies_itself = applies_itself
         self._cluster_id = settings.cluster_id
         self._asked: deque[str] = deque()
@@ -140,8 +138,6 @@ class TableSource:
                 self._unreachable(str(error))
             else:
                 self._reached()
-        if self._each_turn is not None:
-            self._each_turn()
 
     def _accept_asked(self, cluster_id: str) -> None:
         while self._asked:

@@ -16,7 +16,8 @@ import pytest
 from confluent_kafka import KafkaException
 
 import hotkey_sdk
-from hotkey_sdk import SettingsError
+from hotkey_sdk import SettingsError, _producer, _selftest
+from hotkey_sdk._source import TableSource
 
 NOWHERE: dict[str, Any] = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
 OWN: dict[str, Any] = {"hotkey.redis.url": "redis://127.0.0.1:1", "hotkey.allow.unsigned": True}
@@ -239,7 +240,33 @@ def test_weak_acks_are_the_callers_choice() -> None:
 
 
 def threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("hotkey-")}
+    """Those that follow tables; the self-test's ends by itself."""
+    return {thread for thread in threading.enumerate() if thread.name.endswith("-tables")}
+
+
+def test_no_table_waits_for_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, turned = threading.Event(), threading.Event(), threading.Event()
+
+    def places(keys: object) -> tuple[int, dict[bytes, int]]:
+        begun.set()
+        go_on.wait(60)
+        return 1, {}
+
+    def turn(source: TableSource, now: float) -> None:
+        original(source, now)
+        if begun.is_set():
+            turned.set()
+
+    original = TableSource.turn
+    monkeypatch.setattr(TableSource, "turn", turn)
+    monkeypatch.setattr(_selftest, "librdkafka_places", places)
+    monkeypatch.setattr(_producer, "partitioner_agrees", _selftest._Once())
+    with ours(**{"hotkey.topics": "t"}):
+        try:
+            assert begun.wait(20)
+            assert turned.wait(20), "the thread of the tables stands while the self-test does"
+        finally:
+            go_on.set()
 
 
 def test_no_thread_is_started_where_hotkey_is_off() -> None:
