@@ -125,7 +125,7 @@ class Tables(Protocol):
     ) -> StoredTable:
         """Create (`resource_version` None) or replace the table. Raises `Conflict` when it lost the race.
 
-        Raises `NamespaceTerminating` when it can never be created, `ValueError` for a table no reader accepts.
+        Raises `NamespaceTerminating` when it can never be created, `ValueError` for one no reader accepts.
         `tombstone`: the policy is being deleted; the object must outlive it, so it gets no owner.
         """
         ...

@@ -50,6 +50,7 @@ class ModelStream:
     rates: Mapping[bytes, float]
     partitions: int = 12
     users: Mapping[bytes, int] = field(default_factory=dict)
+    country: str | None = None  # of every record that has a user
     deaf: frozenset[bytes] = frozenset()  # keys whose producers know no tables
     compacted: bool = False
     size_bytes: int = 100
@@ -126,7 +127,7 @@ class ModelStream:
         if route.by:
             assert self.stored is not None
             for user in range(self.users[key]):
-                values = (f"u{user}",)
+                values = tuple("no" if name == "country_id" else f"u{user}" for name in route.by)
                 slots[route.slots[slot_hash(self.stored.table.seed, values) & (len(route.slots) - 1)]] += 1
         else:
             for index in route.slots:
@@ -160,5 +161,10 @@ class ModelStream:
     def _record(self, key: bytes, record_key: bytes) -> SampledRecord:
         if key not in self.users:
             return SampledRecord(record_key, self.size_bytes)
-        user = f"u{self.random.randrange(self.users[key])}"
-        return SampledRecord(record_key, self.size_bytes, {"user_id": user})
+        seen = {"user_id": f"u{self.random.randrange(self.users[key])}"}
+        seen |= {"country_id": self.country} if self.country is not None else {}
+        read = {
+            each.name: seen.get(each.json_path.removeprefix("$.") if each.json_path else each.name)
+            for each in self.spec.dimensions
+        }
+        return SampledRecord(record_key, self.size_bytes, {k: v for k, v in read.items() if v is not None})

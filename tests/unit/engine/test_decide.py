@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
-from hotkey_operator.engine.model import Decision, EmitEvent, WriteTable
+from hotkey_operator.engine.model import Decision, EmitEvent, StoredTable, WriteTable
 from hotkey_operator.engine.placement import TARGET
 from hotkey_operator.engine.pressure import BALANCED
 from hotkey_operator.engine.reasons import ConditionType, Reason
@@ -393,3 +394,59 @@ def test_a_hot_key_too_long_for_a_table_is_left_plain_and_the_others_are_spread(
     decision = model.turns(4)
     assert [route.key for route in model.table.routes] == [b"nike"]
     assert verdicts(decision)[key] is Reason.KEY_TOO_LONG
+
+
+def changed(model: ModelStream, policy: PolicySpec) -> list[tuple[tuple[str, ...], ...]]:
+    """Edit the policy of a stream whose `nike` is spread; how it was spread after each of the next turns."""
+    spread_nike(model)
+    model.turns(10)
+    model.spec = policy
+    found = []
+    for _ in range(12):
+        model.turn()
+        found.append(tuple(route.by for route in model.table.routes))
+    return found
+
+
+def test_a_key_stays_spread_while_it_is_sampled_for_the_rungs_of_an_edited_policy() -> None:
+    by_hour = {
+        "dimensions": [*BY_USER["dimensions"], {"name": "hour", "timeBucket": {"width": "1h"}}],
+        "spread": {"by": [["user_id", "country_id"]]},
+    }
+    model = stream(spec(**BY_USER), users={b"nike": 5_000}, country="no")
+    seen = changed(model, spec(**by_hour))
+    assert all(len(by) == 1 for by in seen), seen
+    assert seen[-1] == (("user_id", "country_id"),), model.decisions[-1].message
+    told = [reason for decision in model.decisions for reason in events(decision)]
+    assert Reason.DIMENSIONS_NOT_VISIBLE not in told
+    assert model.imbalance() < BALANCED
+
+
+def test_a_key_stays_spread_while_its_dimension_is_renamed() -> None:
+    renamed = {
+        "dimensions": [{"name": "user", "from": {"jsonPath": "$.user_id"}}],
+        "spread": {"by": [["user"]]},
+    }
+    model = stream(spec(**BY_USER), users={b"nike": 5_000})
+    seen = changed(model, spec(**renamed))
+    assert all(len(by) == 1 for by in seen), seen
+    assert seen[-1] == (("user",),), model.decisions[-1].message
+    assert [dimension.name for dimension in model.table.dimensions] == ["user"]
+
+
+def test_a_small_routed_key_of_which_the_new_dimension_is_not_visible_is_told_so_and_becomes_plain() -> None:
+    blind = {"dimensions": [{"name": "city", "from": {"header": "x-city"}}], "spread": {"by": [["city"]]}}
+    model = stream(spec(**BY_USER), users={b"nike": 5_000})
+    seen = changed(model, spec(**blind))
+    assert seen[-1] == ()
+    assert Reason.DIMENSIONS_NOT_VISIBLE in verdicts(model.decisions[-1]).values()
+
+
+def test_a_replan_that_gives_the_same_routes_still_writes_the_new_partition_count() -> None:
+    model = ModelStream(spec(), {b"nike": 50_000.0}, partitions=8)
+    model.turns(20)
+    before = model.table
+    model.stored = StoredTable(msgspec.structs.replace(before, partitions=9), "by another plan")
+    model.turns(8)
+    assert model.table.partitions == 8
+    assert model.decisions[-1].reason is not Reason.REPARTITIONED

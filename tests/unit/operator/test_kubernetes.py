@@ -96,5 +96,5 @@ def test_a_refused_create_tells_whether_it_can_ever_be_done(case: str) -> None:
                 asyncio.run(KubernetesTables(api).write(REF, TABLE, None))
         finally:
             server.shutdown()
-            api.close()
+            api.close()  # type: ignore[no-untyped-call]
     assert type(raised.value) is expected

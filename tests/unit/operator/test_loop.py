@@ -102,7 +102,7 @@ class Brokers(MemoryBrokers):
         super().__init__(lambda: NOW)
 
     async def topic(self, name: str) -> TopicFacts | None:
-        raise Unavailable("Kafka: timed out")
+        raise Unavailable(f"Kafka: cannot read the facts of topic {name}: timed out")
 
 
 class World:

@@ -17,7 +17,7 @@ from hotkey_operator.engine.model import Action, Decision, Observation, PublishT
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec
-from hotkey_operator.engine.truth import Standing, at_next_epoch, damage, standing
+from hotkey_operator.engine.truth import Standing, at_next_epoch, damage, declared, standing
 from hotkey_sdk.routing.table import Table
 
 
@@ -49,12 +49,16 @@ def _govern(
 
 def _table(s: Situation, observation: Observation, stands: Standing, outcome: routing.Outcome) -> Table:
     """The standing table with the outcome's routes, under the next epoch where that changes it."""
-    routes = outcome.routes if s.spec.acts or s.spec.suspend else stands.table.routes
-    if routes == stands.table.routes:
+    if s.spec.suspend or not s.spec.acts:
         return stands.table
-    return at_next_epoch(
-        msgspec.structs.replace(stands.table, routes=routes, partitions=s.topic.partitions), observation
+    is_new = outcome.routes != stands.table.routes or outcome.reason is Reason.REPARTITIONED
+    table = msgspec.structs.replace(
+        stands.table,
+        routes=outcome.routes,
+        partitions=s.topic.partitions if is_new else stands.table.partitions,
+        dimensions=declared(s.spec, stands.table, outcome.routes),
     )
+    return stands.table if table == stands.table else at_next_epoch(table, observation)
 
 
 def _written(table: Table, observation: Observation) -> tuple[Action, ...]:

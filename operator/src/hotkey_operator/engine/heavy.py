@@ -99,6 +99,7 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
     counts = Counter(owners[record.key] for record in records if record.key is not None)
     kept = sorted(counts, key=lambda key: (-counts[key], key))[:KEYS_KEPT]
     tallies = [_tally(run, owners) for run in runs]
+    dimensions = _dimensions(records, owners) if rungs else {}
     size = sum(record.size_bytes for record in records)
     return Evidence(
         at=at,
@@ -108,7 +109,7 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
             key: KeyEvidence(
                 records=_fraction([(t.records.get(key, 0), t.total_records) for t in tallies], len(records)),
                 bytes=_fraction([(t.bytes.get(key, 0), t.total_bytes) for t in tallies], len(records)),
-                rungs=_rungs(records, owners, key, rungs) if counts[key] * 20 >= len(records) else {},
+                rungs={rung: _rung(dimensions[key], rung) for rung in rungs},
             )
             for key in kept
         },
@@ -156,11 +157,15 @@ def _fraction(runs: Sequence[tuple[int, int]], sampled: int) -> Fraction:
     return Fraction(value, math.sqrt(max(variance, floor)))
 
 
-def _rungs(
-    records: Sequence[SampledRecord], owners: Mapping[bytes, bytes], key: bytes, rungs: Sequence[Rung]
-) -> dict[Rung, RungEvidence]:
-    mine = [record.dimensions for record in records if record.key is not None and owners[record.key] == key]
-    return {rung: _rung(mine, rung) for rung in rungs}
+def _dimensions(
+    records: Sequence[SampledRecord], owners: Mapping[bytes, bytes]
+) -> dict[bytes, list[Mapping[str, str]]]:
+    """What the records of each key carry."""
+    found: dict[bytes, list[Mapping[str, str]]] = {}
+    for record in records:
+        if record.key is not None:
+            found.setdefault(owners[record.key], []).append(record.dimensions)
+    return found
 
 
 def _rung(dimensions: Sequence[Mapping[str, str]], rung: Rung) -> RungEvidence:

@@ -26,7 +26,10 @@ class Step:
 
 
 def choose(s: Situation, load: KeyLoad) -> Step | Stop:
-    """The rung for a key, or why there is none. A routed key is never moved to a coarser one."""
+    """The rung for a key, or why there is none. A routed key is never moved to a coarser one.
+
+    The reason is `Sampling` while no sample was looked at for a coarser rung than the one that would do.
+    """
     if len(load.key) > KEY_BYTES_AT_MOST:
         size = f"it is {len(load.key):,} bytes long, at most {KEY_BYTES_AT_MOST:,} are routed"
         return Stop(Reason.KEY_TOO_LONG, f"key {name(load.key)} is left plain: {size}")
@@ -36,10 +39,10 @@ def choose(s: Situation, load: KeyLoad) -> Step | Stop:
     if not s.spec.spread.by:
         return Step(())
     answers = [_try(s, load, rung) for rung in _rungs(s, load)]
-    steps = [answer for answer in answers if isinstance(answer, Step)]
+    for answer in answers:
+        if isinstance(answer, Step) or answer.reason is Reason.SAMPLING:
+            return answer
     stops = [answer for answer in answers if isinstance(answer, Stop)]
-    if steps:
-        return steps[0]
     return min(stops, key=lambda stop: stop.reason is Reason.DIMENSIONS_NOT_VISIBLE)
 
 
@@ -51,16 +54,18 @@ def _rungs(s: Situation, load: KeyLoad) -> tuple[Rung, ...]:
 def _try(s: Situation, load: KeyLoad, rung: Rung) -> Step | Stop:
     evidence = s.memory.fresh_evidence(s.at)
     seen = visibility(evidence, load.key, rung)
-    if seen is None or seen.value + seen.bound < VISIBLE:
-        carried = percent(seen.value) if seen else "none"
-        why = (
-            f"key {name(load.key)} is left plain: {carried} of its sampled records carry {' and '.join(rung)}"
-        )
+    by = " and ".join(rung)
+    if seen is None:
+        why = f"key {name(load.key)} is as it was: its records are not yet sampled for {by}"
+        return Stop(Reason.SAMPLING, why)
+    if seen.value + seen.bound < VISIBLE:
+        carried = percent(seen.value) if seen.value > 0 else "none"
+        why = f"key {name(load.key)} is left plain: {carried} of its sampled records carry {by}"
         return Stop(Reason.DIMENSIONS_NOT_VISIBLE, why)
     values = top_values(evidence, load, rung)
     if values and (values[0].part.value - values[0].part.bound) * load.total > TARGET * s.mean:
         biggest = "/".join(values[0].values) or "the missing value"
-        by, part = " and ".join(rung), percent(values[0].part.value)
+        part = percent(values[0].part.value)
         why = f"key {name(load.key)} cannot be spread by {by}: {biggest} alone is {part} of it"
         return Stop(Reason.CANNOT_SPREAD, why)
     return Step(rung, tuple((v.values, v.part.value) for v in values if _is_heavy(s, load, v)))

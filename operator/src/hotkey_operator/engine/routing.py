@@ -66,6 +66,9 @@ def _spread(s: Situation, kept: tuple[Route, ...]) -> Outcome:
         return _nothing_gained(s, kept, new, refused)
     fitting, too_big = _within_size(s, routes, {each.key for each in new})
     refused |= too_big
+    if fitting is None:
+        full = f"{heat(s, s.long_hot[0])}; the routes stand: a table cannot hold others"
+        return Outcome(Reason.HOLDING, full, kept, refused)
     spread_now = [each for each in new if any(route.key == each.key for route in fitting)]
     if not spread_now:
         return Outcome(Reason.RESPREAD, _respread_message(s, planned), fitting, refused)
@@ -190,8 +193,12 @@ def _replanned(s: Situation, why: str) -> Outcome:
         (load for load in known if load.total > 0), key=lambda load: (-load.total, load.key)
     )
     admitted, refused = _admitted(s, biggest_first, 0)
+    if any(stop.reason is Reason.SAMPLING for stop in refused.values()):
+        return Outcome(Reason.WAITING, f"{why}; the routed keys are being sampled", s.table.routes)
     hot = [_again(s, each, repartitioned) for each in admitted]
-    routes, too_big = _within_size(s, _plan(s, hot, ()).routes, {each.key for each in hot})
+    planned = _plan(s, hot, ()).routes
+    fitting, too_big = _within_size(s, planned, {each.key for each in planned})
+    routes = fitting or ()
     merged = tuple(each for each in s.table.routes if all(each.key != r.key for r in routes))
     reason = Reason.REPARTITIONED if repartitioned else Reason.RESPREAD
     message = f"{why}; {count(len(routes), 'route')} planned anew"
@@ -211,8 +218,11 @@ def _again(s: Situation, hot: HotKey, repartitioned: bool) -> HotKey:
 
 def _within_size(
     s: Situation, routes: tuple[Route, ...], droppable: set[bytes]
-) -> tuple[tuple[Route, ...], dict[bytes, Stop]]:
-    """The routes that a table can hold: new ones with the longest slot maps are left out until it fits."""
+) -> tuple[tuple[Route, ...] | None, dict[bytes, Stop]]:
+    """The routes that a table can hold: new ones with the longest slot maps are left out until it fits.
+
+    None: it cannot even hold those that may not be left out.
+    """
     dropped: dict[bytes, Stop] = {}
     while True:
         try:
@@ -221,7 +231,7 @@ def _within_size(
         except TableError as error:
             left = [each for each in routes if each.key in droppable]
             if not left:
-                return s.table.routes, dropped
+                return None, dropped
             last = max(left, key=lambda each: (len(each.key) + len(each.slots), each.key))
             routes = tuple(each for each in routes if each != last)
             why = f"key {name(last.key)} is left plain: {error}"

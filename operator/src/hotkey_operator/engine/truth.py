@@ -5,6 +5,7 @@ The RoutingTable object is the truth. Redis is its copy, and what a lost object 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from hotkey_operator.engine.model import Observation, TopicFacts
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_sdk.routing.codec import MAX_INTEGER
-from hotkey_sdk.routing.table import Table
+from hotkey_sdk.routing.table import Dimension, Route, Table
 
 BELIEVABLE_SECONDS = 10 * 366 * 86_400  # what is further ahead of the clock than this is no table's epoch
 MADE_AT = 1_750_000_000  # unix seconds before any table was made: a clock that says less is wrong
@@ -102,21 +103,25 @@ def _content(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> t
 def _adjusted(spec: PolicySpec, table: Table, topic: TopicFacts) -> Table:
     """The table with the policy's dimensions, and without routes where there must be none.
 
-    A suspended policy changes nothing. Routes to partitions that are gone go at once; the others keep the
+    A route by a dimension that the policy has no longer stays until it is planned anew. A suspended policy changes nothing. Routes to partitions that are gone go at once; the others keep the
     partition count that they were planned for, until they are planned anew.
     """
     if spec.suspend:
         return table
     routes = table.routes if spec.acts and not topic.compacted and topic.partitions > 1 else ()
-    known = {dimension.name for dimension in spec.dimensions}
     routes = tuple(
-        route
-        for route in routes
-        if set(route.by) <= known and all(shard.partition < topic.partitions for shard in route.shards)
+        route for route in routes if all(shard.partition < topic.partitions for shard in route.shards)
     )
     return msgspec.structs.replace(
         table,
-        dimensions=spec.dimensions,
+        dimensions=declared(spec, table, routes),
         routes=routes,
         partitions=table.partitions if routes else topic.partitions,
     )
+
+
+def declared(spec: PolicySpec, table: Table, routes: Sequence[Route]) -> tuple[Dimension, ...]:
+    """The policy's dimensions, and those of the table's that only `routes` still need."""
+    known = {dimension.name for dimension in spec.dimensions}
+    needed = {name for route in routes for name in route.by} - known
+    return (*spec.dimensions, *(dimension for dimension in table.dimensions if dimension.name in needed))
