@@ -31,16 +31,16 @@ class Found:
     """What stands at a stream's table key.
 
     `envelope` None: nothing new to read, for the reason in `why`: it is `missing`, `unchanged` (its digest is
-    the one that the reader named), `too big` (`size` bytes) or of a `wrong type`.
+    the one that the reader named), `too big` or of a `wrong type`.
     """
 
     envelope: bytes | None
     why: str = ""
-    size: int = 0
 
 
 MISSING = Found(None, "missing")
 UNCHANGED = Found(None, "unchanged")
+TOO_BIG = Found(None, "too big")
 WRONG_TYPE = Found(None, "wrong type")
 
 
@@ -175,4 +175,4 @@ def _verdict(size: object) -> Found | None:
         return WRONG_TYPE if "WRONGTYPE" in str(size) else Found(None, str(size))
     if not isinstance(size, int) or size == 0:
         return MISSING
-    return Found(None, "too big", size) if size > MAX_ENVELOPE_BYTES else None
+    return TOO_BIG if size > MAX_ENVELOPE_BYTES else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from hotkey_sdk._store import MISSING, UNCHANGED, WRONG_TYPE, Found, StoreUnavailableError
+from hotkey_sdk._store import MISSING, TOO_BIG, UNCHANGED, WRONG_TYPE, Found, StoreUnavailableError
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES, digest
 from hotkey_sdk.routing.table import Stream
 
@@ -47,7 +47,7 @@ class MemoryStore:
         if not envelope:
             return MISSING
         if len(envelope) > MAX_ENVELOPE_BYTES:
-            return Found(None, "too big", len(envelope))
+            return TOO_BIG
         return UNCHANGED if held and self.digests.get(stream) == held else Found(envelope)
 
     def wait_for_hint(self, streams: Sequence[Stream], seconds: float) -> bool:

@@ -33,14 +33,14 @@ def test_a_text_key_and_its_bytes_are_one_key(key: bytes) -> None:
 
     assert found is not None
     assert router.route(key.decode(), {"user_id": "u1"}) == found
-    assert found.key == shard_key(key, found.shard_id)
+    assert found.key == shard_key(key, 10 + found.partition)
 
 
 def test_a_key_that_is_not_text_is_routed_by_its_bytes() -> None:
     found = Router(table(route(b"\xff"))).route(b"\xff", {"user_id": "u1"})
 
     assert found is not None
-    assert found.key == b"\xff:%d" % found.shard_id
+    assert found.key == b"\xff:%d" % (10 + found.partition)
 
 
 def test_preserve_leaves_the_callers_key() -> None:
@@ -68,7 +68,7 @@ def test_values_are_spread_over_all_shards_by_their_share_of_slots() -> None:
     router = Router(table(weighted))
 
     found = Counter(
-        to.shard_id for user in range(8_000) if (to := router.route("nike", {"user_id": user})) is not None
+        to.partition for user in range(8_000) if (to := router.route("nike", {"user_id": user})) is not None
     )
 
     assert found[1] + found[2] == 8_000

@@ -28,7 +28,6 @@ class Destination(msgspec.Struct, frozen=True, gc=False):
     topic: str
     partition: int
     key: bytes | None
-    shard_id: int
 
 
 class RoutePlan:
@@ -128,7 +127,6 @@ def _destination(route: Route, shard: Shard) -> Destination:
         topic=route.topic,
         partition=shard.partition,
         key=shard_key(route.key, shard.id) if composite else None,
-        shard_id=shard.id,
     )
 
 
