@@ -20,6 +20,7 @@ from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
 from hotkey_sdk.routing.table import Stream
 
 _DIGEST_BYTES = 64
+_MOST_HINTS = 1000  # dropped in one wait, lest a flood of them never lets it end
 
 
 class StoreUnavailableError(Exception):
@@ -111,10 +112,18 @@ class RedisStore:
         return found
 
     def wait_for_hint(self, streams: Sequence[Stream], seconds: float) -> bool:
-        """Subscribes to what is not yet subscribed to; the wait ends at the first message."""
+        """Subscribes to what is not yet subscribed to; the wait ends at the first message.
+
+        With it go all that have arrived by now: one read of the tables answers them.
+        """
         try:
             hints = self._listen({names.hint_channel(stream) for stream in streams})
             message = hints.get_message(ignore_subscribe_messages=True, timeout=seconds)
+            arrived = message
+            for _ in range(_MOST_HINTS):
+                if arrived is None:
+                    break
+                arrived = hints.get_message(ignore_subscribe_messages=True, timeout=0)
         except (redis.RedisError, OSError, ValueError) as error:
             self._drop_hints()
             raise StoreUnavailableError(str(error)) from None
