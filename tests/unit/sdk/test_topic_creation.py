@@ -5,10 +5,11 @@ The dev stack's broker creates none, so it cannot show who asked.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 
 import hotkey_sdk
 
@@ -32,7 +33,21 @@ def code_of_a_record(producer: confluent_kafka.Producer) -> int | None:
     return None if error is None else error.code()
 
 
-def topics(client: confluent_kafka.Producer) -> list[str]:
+def code_of_an_assignment(consumer: confluent_kafka.Consumer) -> int | None:
+    """Ask for a partition of the topic; the code of the error, None when the topic is there instead."""
+    consumer.assign([TopicPartition(TOPIC, 0)])
+    deadline = time.monotonic() + SECONDS
+    while True:
+        assert time.monotonic() < deadline, f"neither an error nor a topic within {SECONDS} s"
+        for message in consumer.consume(1, 0.1):
+            error = message.error()
+            if error is not None:
+                return int(error.code())
+        if TOPIC in topics(consumer):
+            return None
+
+
+def topics(client: confluent_kafka.Producer | confluent_kafka.Consumer) -> list[str]:
     return list(client.list_topics(timeout=SECONDS).topics)
 
 
@@ -54,3 +69,17 @@ def test_without_settings_of_hotkey_a_producer_creates_topics_as_the_original_do
 
     assert code_of_a_record(ours) is None
     assert topics(ours) == [TOPIC]
+
+
+def test_a_consumer_that_is_let_creates_a_missing_topic() -> None:
+    original = confluent_kafka.Consumer({**MOCK, "group.id": "group", "allow.auto.create.topics": True})
+
+    assert code_of_an_assignment(original) is None
+    assert topics(original) == [TOPIC]
+    original.close()
+
+
+def test_a_consumer_with_settings_of_hotkey_does_not_create_a_missing_topic() -> None:
+    with hotkey_sdk.Consumer({**MOCK, "group.id": "group", **OWN}) as ours:
+        assert code_of_an_assignment(ours) == KafkaError.UNKNOWN_TOPIC_OR_PART
+        assert topics(ours) == []
