@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import re
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -24,6 +26,13 @@ def test_the_metrics_are_sums_over_the_clients() -> None:
 
     assert "hotkey_sdk_routed_records_total 6.0" in text
     assert "hotkey_sdk_store_failures_total 0.0" in text
+
+
+def test_the_protocols_page_lists_every_metric_and_no_other() -> None:
+    made = {metric.name + ("_total" if metric.type == "counter" else "") for metric in Collector().collect()}
+    page = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
+
+    assert set(re.findall(r"^\| `(hotkey_sdk_\w+)", page, re.MULTILINE)) == made
 
 
 def test_the_collector_keeps_no_client_alive() -> None:
