@@ -15,6 +15,7 @@ from hotkey_operator import __version__, logs, metrics
 from hotkey_operator.adapters.kafka import KafkaBrokers
 from hotkey_operator.adapters.kubernetes import Connection, KubernetesSecrets, KubernetesTables, connect
 from hotkey_operator.adapters.redis import RedisDistribution
+from hotkey_operator.adapters.resources import wait_until_served
 from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
 from hotkey_operator.handlers import Governor
 from hotkey_operator.ports import Ports, Unavailable
@@ -66,6 +67,7 @@ async def _run(settings: Settings) -> None:
         _serve_metrics(settings.metrics_port)
     try:
         signer = await _signer(settings, api)
+        await wait_until_served(api)
         governor = Governor(Ports(brokers, distribution, tables, signer), tables)
         await _govern(settings, governor)
     finally:

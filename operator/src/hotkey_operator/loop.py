@@ -15,6 +15,7 @@ from hotkey_operator.engine.decide import decide, retire
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Decision, Observation, PublishTable, StoredTable, WriteTable
 from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
@@ -64,14 +65,14 @@ class Turn:
         self._ports = ports
         self._ref = ref
         self._conflict: str | None = None
-        self._paused_until = float("-inf")
+        self._paused_at = float("-inf")
 
     async def step(self, now: float, seed: int, *, rival: str | None = None) -> Outcome:
         """One turn at `now` (unix seconds). Never raises `Unavailable` or `Conflict`: the outcome tells.
 
         After a lost compare-and-set it stands by for a while and then begins anew from what it reads.
         """
-        if now < self._paused_until:
+        if within(now, self._paused_at, CONFLICT_PAUSE_SECONDS):
             return Outcome(standing_by=self._conflict)
         try:
             observation = await gather(self._ports, self._ref, self.spec, self.memory, now, seed, rival=rival)
@@ -93,12 +94,14 @@ class Turn:
         if applied.conflict is not None:
             self.memory = Memory()
             self._conflict = applied.conflict
-            self._paused_until = now + CONFLICT_PAUSE_SECONDS
+            self._paused_at = now
         elif applied.unwritten is None:
             self.memory = memory
 
     async def _forget(self, observation: Observation) -> None:
-        gone = [each.client_id for each in observation.reports if observation.at - each.at > FORGET_SECONDS]
+        gone = [
+            each.client_id for each in observation.reports if abs(observation.at - each.at) > FORGET_SECONDS
+        ]
         if gone and observation.topic is not None:
             try:
                 await self._ports.distribution.forget(observation.topic.stream, gone)

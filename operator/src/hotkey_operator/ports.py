@@ -64,7 +64,8 @@ class Brokers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PublishedEnvelope:
-    """What stands at a stream's table key. `envelope` None: it is too big or of a wrong type.
+    """What stands at a stream's table key. `envelope` None: it is too big, of a wrong type, or stands
+    beside the digest of another one.
 
     `digest`: SHA-256 in hex of the envelope, or another stable fingerprint of what stands there instead.
     """

@@ -450,3 +450,31 @@ def test_a_replan_that_gives_the_same_routes_still_writes_the_new_partition_coun
     model.turns(8)
     assert model.table.partitions == 8
     assert model.decisions[-1].reason is not Reason.REPARTITIONED
+
+
+def test_a_clock_that_is_set_back_forgets_the_changes_of_the_future() -> None:
+    model = stream(spec(limits={"changesPerMinute": 1}))
+    spread_nike(model)
+    model.turns(2)
+    model.at -= 3_600
+    model.rates = {**model.rates, b"adidas": 6_000.0}
+    model.turns(12)
+    assert model.table.route(b"adidas") is not None, model.decisions[-1].message
+
+
+def test_a_clock_that_is_set_back_silences_no_refusal() -> None:
+    model = refused_streams()[Reason.NO_DOMINANT_KEY]
+    model.turns(10)
+    model.at -= 3_600
+    model.turns(10)
+    told = [each for decision in model.decisions for each in events(decision)]
+    assert told == [Reason.NO_DOMINANT_KEY] * 2
+
+
+def test_keys_that_came_and_went_are_not_remembered_for_ever() -> None:
+    model = stream(spec(release={"for": "5s"}))
+    spread_nike(model)
+    model.rates = QUIET
+    model.turns(100)
+    assert model.table.routes == ()
+    assert model.memory.changed_at == {}

@@ -173,7 +173,8 @@ def test_applied_by_counts_the_clients_that_report_the_epoch() -> None:
     reports = (
         ClientReport("p1", Role.PRODUCER, ROUTED.epoch, START),
         ClientReport("p2", Role.PRODUCER, ROUTED.epoch - 1, START),
-        ClientReport("p3", Role.PRODUCER, ROUTED.epoch, START - 10_000),
+        ClientReport("dead", Role.PRODUCER, ROUTED.epoch, START - 10_000),
+        ClientReport("dead, of a clock ahead", Role.PRODUCER, ROUTED.epoch, START + 10_000),
         ClientReport("c1", Role.CONSUMER, ROUTED.epoch, START, "g"),
     )
     decision, _ = decide(spec(), seen(reports=reports), Memory())

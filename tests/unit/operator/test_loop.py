@@ -440,3 +440,14 @@ def test_a_tombstone_with_an_epoch_that_a_person_wrote_is_buried_under_a_believa
         assert await world.tables.read(REF) is None
 
     run(scenario())
+
+
+def test_a_clock_that_is_set_back_ends_the_standing_by() -> None:
+    async def scenario() -> None:
+        world = World()
+        turn = world.turn()
+        world.tables.next_write = Conflict("someone else wrote")
+        assert (await turn.step(NOW, 1)).standing_by is not None
+        assert (await turn.step(NOW - 3_600, 1)).standing_by is None
+
+    run(scenario())

@@ -33,14 +33,15 @@ _T = TypeVar("_T")
 _MAX_REPORTS = 10_000
 _MAX_REPORT_BYTES = 4_096
 
-# -> false | {epoch or false, envelope} | {fingerprint}. KEYS[1] table, ARGV[1] the largest envelope.
+# -> false | {epoch, digest, envelope} | {fingerprint}. KEYS[1] table, ARGV[1] the largest envelope.
 _READ = f"""
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then return false end
 if kind == 'hash' and redis.call('HEXISTS', KEYS[1], '{TABLE_ENVELOPE}') == 1
    and redis.call('HSTRLEN', KEYS[1], '{TABLE_ENVELOPE}') <= tonumber(ARGV[1])
-   and redis.call('HSTRLEN', KEYS[1], '{TABLE_EPOCH}') <= 32 then
-  return {{redis.call('HGET', KEYS[1], '{TABLE_EPOCH}'), redis.call('HGET', KEYS[1], '{TABLE_ENVELOPE}')}}
+   and redis.call('HSTRLEN', KEYS[1], '{TABLE_EPOCH}') <= 32
+   and redis.call('HSTRLEN', KEYS[1], '{TABLE_DIGEST}') <= 64 then
+  return redis.call('HMGET', KEYS[1], '{TABLE_EPOCH}', '{TABLE_DIGEST}', '{TABLE_ENVELOPE}')
 end
 return {{redis.sha1hex(redis.call('DUMP', KEYS[1]))}}
 """
@@ -71,10 +72,14 @@ redis.call('PUBLISH', ARGV[4], ARGV[1])
 return 1
 """
 
-# -> the values of at most ARGV[1] fields of at most ARGV[2] bytes each. KEYS[1] reports.
+# -> the values of at most ARGV[1] fields of at most ARGV[2] bytes each. KEYS[1] reports: what is no hash goes,
+# for clients could not report into it.
 _REPORTS = """
 local found = {}
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return found end
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
+  redis.call('DEL', KEYS[1])
+  return found
+end
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   if #found >= tonumber(ARGV[1]) then break end
   if redis.call('HSTRLEN', KEYS[1], field) <= tonumber(ARGV[2]) then
@@ -120,8 +125,10 @@ class RedisDistribution:
             return None
         if len(answer) == 1:
             return PublishedEnvelope(epoch=None, digest=_text(answer[0]), envelope=None)
-        epoch, envelope = answer
-        return PublishedEnvelope(_epoch(epoch), hashlib.sha256(envelope).hexdigest(), envelope)
+        epoch, told, envelope = answer
+        digest = hashlib.sha256(envelope).hexdigest()
+        # Clients go by the digest field: where it is wrong they would take a new envelope for their own.
+        return PublishedEnvelope(_epoch(epoch), digest, envelope if told == digest.encode() else None)
 
     async def publish(self, stream: Stream, epoch: int, envelope: bytes, over: str | None = None) -> bool:
         fingerprint = ""

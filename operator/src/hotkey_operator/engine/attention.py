@@ -64,7 +64,7 @@ def _busiest(memory: Memory, load: Load, at: float) -> Iterable[int]:
 
 def _age(memory: Memory, partition: int, at: float) -> float:
     seen = memory.evidence.get(partition)
-    return float("inf") if seen is None else at - seen.at
+    return float("inf") if seen is None or seen.at > at else at - seen.at
 
 
 def _window(history: History, partition: int) -> tuple[int, int]:

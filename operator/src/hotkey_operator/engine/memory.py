@@ -10,6 +10,7 @@ from hotkey_operator.engine.heavy import Attribution, Evidence, digest
 from hotkey_operator.engine.model import EndOffsets, Observation
 from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_sdk.routing.partitioner import partition_for
@@ -20,6 +21,7 @@ NATURAL_KEYS_KEPT = 4_096
 CHANGES_SECONDS = 60.0
 EVIDENCE_SECONDS = 15.0  # older samples say nothing of the keys of now
 MIXED_SECONDS = 2.0  # after a change a sample holds records of before and after
+CHANGED_SECONDS = CHANGES_SECONDS + MIXED_SECONDS  # rates from before a change are not planned with
 _LIKE_A_SHARD = re.compile(rb".{0,%d}:[0-9]{1,10}" % KEY_BYTES_AT_MOST, re.DOTALL)
 
 
@@ -30,7 +32,7 @@ class Memory:
     `history`: end offsets, oldest first, of one topic with one partition count. `evidence`: the last sample
     of a partition, digested. `over_since`: partitions over the trigger. `cool_since`: routed keys that could
     be merged back. `table`: the last table seen in the object; `previous`: those before it, newest last.
-    `changed_at`: when a key's route was seen to change. `changes`: route changes of the last minute.
+    `changed_at`: when a key's route was seen to change, lately. `changes`: route changes of the last minute.
     `natural_keys`: sampled keys that could be mistaken for a shard's. `told`: when an Event was last given.
     """
 
@@ -47,7 +49,7 @@ class Memory:
 
     def fresh_evidence(self, at: float) -> dict[int, Evidence]:
         """The samples that still say something at `at`."""
-        return {p: seen for p, seen in self.evidence.items() if at - seen.at <= EVIDENCE_SECONDS}
+        return {p: seen for p, seen in self.evidence.items() if within(at, seen.at, EVIDENCE_SECONDS)}
 
 
 def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memory:
@@ -61,7 +63,9 @@ def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memor
 def _table_seen(memory: Memory, observation: Observation) -> Memory:
     at = observation.at
     table = observation.stored.table if observation.stored else None
-    changes = tuple(change for change in memory.changes if at - change < CHANGES_SECONDS)
+    changes = tuple(change for change in memory.changes if within(at, change, CHANGES_SECONDS))
+    lately = {key: since for key, since in memory.changed_at.items() if within(at, since, CHANGED_SECONDS)}
+    memory = replace(memory, changed_at=lately)
     if table is None or table == memory.table:
         return replace(memory, changes=changes)
     if memory.table is None:
@@ -115,7 +119,7 @@ def _mixed_partitions(memory: Memory, at: float) -> set[int]:
     tables = [table for table in (memory.table, *memory.previous[-1:]) if table is not None]
     mixed = set()
     for key, since in memory.changed_at.items():
-        if 0 <= at - since < MIXED_SECONDS:
+        if within(at, since, MIXED_SECONDS):
             for table in tables:
                 mixed.add(partition_for(key, table.partitions))
                 route = table.route(key)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from hotkey_operator.engine import rates
 from hotkey_operator.engine.heavy import KeyLoad, key_loads
-from hotkey_operator.engine.memory import CHANGES_SECONDS, MIXED_SECONDS, Memory
+from hotkey_operator.engine.memory import CHANGED_SECONDS, MIXED_SECONDS, Memory
 from hotkey_operator.engine.model import TopicFacts
 from hotkey_operator.engine.pressure import HEAVY, Load, only_in_bytes, over
+from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.spec import Ordering, PolicySpec
 from hotkey_sdk.routing.table import Route, Table
 
@@ -72,7 +73,7 @@ class Situation:
 
     def is_settling(self, key: bytes) -> bool:
         """Whether the effect of the key's last change cannot be visible yet."""
-        return 0 <= self.at - self.memory.changed_at.get(key, float("-inf")) < SETTLE_SECONDS
+        return within(self.at, self.memory.changed_at.get(key, float("-inf")), SETTLE_SECONDS)
 
     def heavy(self) -> list[KeyLoad]:
         """Plain keys on hot partitions that surely carry enough to be worth a route, the biggest first."""
@@ -112,5 +113,5 @@ class Situation:
 
 def _steady_since(memory: Memory, at: float) -> float:
     """Readings from before the last change of routes say nothing of the loads of now."""
-    recent = [since for since in memory.changed_at.values() if at - since < CHANGES_SECONDS + MIXED_SECONDS]
+    recent = [since for since in memory.changed_at.values() if within(at, since, CHANGED_SECONDS)]
     return max(recent) + MIXED_SECONDS if recent else float("-inf")

@@ -18,6 +18,7 @@ from hotkey_operator.engine.model import (
     Summary,
 )
 from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.routing import Outcome
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec, unsupported_fields
@@ -107,7 +108,7 @@ def _clients(observation: Observation, role: Role) -> list[ClientReport]:
     return [
         report
         for report in observation.reports
-        if report.role is role and observation.at - report.at <= REPORT_SECONDS
+        if report.role is role and abs(observation.at - report.at) <= REPORT_SECONDS
     ]
 
 
@@ -257,7 +258,8 @@ def _with_events(
     due = [
         event
         for event in events
-        if event.reason in CHANGES or at - memory.told.get(event.reason, float("-inf")) >= TELL_AGAIN_SECONDS
+        if event.reason in CHANGES
+        or not within(at, memory.told.get(event.reason, float("-inf")), TELL_AGAIN_SECONDS)
     ]
     actions: tuple[Action, ...] = (*decision.actions, *due)
     return replace(decision, actions=actions), replace(

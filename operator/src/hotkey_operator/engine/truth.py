@@ -103,8 +103,9 @@ def _content(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> t
 def _adjusted(spec: PolicySpec, table: Table, topic: TopicFacts) -> Table:
     """The table with the policy's dimensions, and without routes where there must be none.
 
-    A route by a dimension that the policy has no longer stays until it is planned anew. A suspended policy changes nothing. Routes to partitions that are gone go at once; the others keep the
-    partition count that they were planned for, until they are planned anew.
+    A route by a dimension that the policy has no longer stays until it is planned anew. A suspended policy
+    changes nothing. Routes to partitions that are gone go at once; the others keep the partition count that
+    they were planned for, until they are planned anew.
     """
     if spec.suspend:
         return table

@@ -1,0 +1,47 @@
+"""Whether the API server serves our kinds yet.
+
+Kopf looks for them once, when it starts. An operator that began earlier (the CRDs are applied after it, or the
+API server just restarted) would see no policy for as long as it lives, and look healthy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from kubernetes import client
+from urllib3.exceptions import HTTPError
+
+from hotkey_operator import logs
+from hotkey_operator.adapters.kubernetes import GROUP, POLICIES, TABLES, VERSION, Connection
+
+RETRY_SECONDS = 1.0
+_TIMEOUT_SECONDS = 5.0
+
+
+async def wait_until_served(api: Connection) -> None:
+    """Return once both kinds are listed; says once what it waits for."""
+    told = False
+    while (missing := await asyncio.to_thread(_missing, api)) is not None:
+        if not told:
+            logs.say(
+                "waiting for the custom resources",
+                level=logging.WARNING,
+                group=f"{GROUP}/{VERSION}",
+                reason=missing,
+                remedy="kubectl apply -f crds, or helm install with crds.enabled",
+            )
+            told = True
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def _missing(api: Connection) -> str | None:
+    try:
+        served = client.CustomObjectsApi(api).get_api_resources(
+            GROUP, VERSION, _request_timeout=_TIMEOUT_SECONDS
+        )
+    except (client.ApiException, HTTPError, OSError) as error:
+        return str(getattr(error, "reason", None) or error)
+    names = {resource.name for resource in served.resources}
+    missing = sorted({POLICIES, TABLES} - names)
+    return f"{', '.join(missing)} not served" if missing else None
