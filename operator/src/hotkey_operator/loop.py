@@ -30,6 +30,7 @@ CONFLICT_PAUSE_SECONDS = 5.0  # long enough for the other operator's next turns,
 class Outcome:
     """What one turn saw, decided and did. No decision: the truth was not read, or `standing_by` says why.
 
+    `former`: whom the object still belongs to; the turn waited for it to go.
     `mistake`: what is wrong with the policy's spec; the turn then froze what is routed.
     """
 
@@ -38,6 +39,7 @@ class Outcome:
     applied: Applied = NOTHING_DONE
     failure: str | None = None
     standing_by: str | None = None
+    former: str | None = None
     mistake: str | None = None
 
 
@@ -80,7 +82,7 @@ class Turn:
             return Outcome(failure=str(error))
         former = _former_policy(observation, self.spec)
         if former is not None:
-            return Outcome(observation, failure=former)
+            return Outcome(observation, failure=former, former=former)
         spec, memory = self.spec, self.memory
         decision, memory = await self._thinking(lambda: decide(spec, observation, memory))
         applied = await apply(self._ports, self._ref, decision)

@@ -8,7 +8,7 @@ from hotkey_operator.engine.model import Summary
 from hotkey_operator.engine.reasons import ConditionType
 from hotkey_operator.loop import Outcome
 from hotkey_operator.ports import PolicyRef
-from hotkey_operator.status import conditions_of
+from hotkey_operator.status import conditions_of, governed_table
 
 _POLICY = ("namespace", "policy")
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -48,8 +48,8 @@ def observe(ref: PolicyRef, outcome: Outcome, *, took_seconds: float, now: float
     if outcome.decision is None or outcome.observation is None:
         return
     turns.labels(*labels, outcome.decision.reason.value).inc()
-    stored = outcome.applied.stored or outcome.observation.stored
-    hot_keys.labels(*labels).set(len(stored.table.routes) if stored else 0)
+    table = governed_table(outcome)
+    hot_keys.labels(*labels).set(len(table.routes) if table else 0)
     _observe_summary(ref, outcome.decision.summary)
 
 

@@ -56,7 +56,7 @@ def policy_status(
     if outcome.decision is None:
         return status
     decision, observation = outcome.decision, outcome.observation
-    table = _current_table(outcome)
+    table = governed_table(outcome)
     keys = [_key(verdict) for verdict in decision.verdicts[:_MAX_KEYS]]
     status |= {"clusterId": _cluster(observation), "hotKeys": len(table.routes) if table else 0, "keys": keys}
     status |= _figures(decision.summary)
@@ -69,7 +69,7 @@ def policy_status(
 
 def table_status(outcome: Outcome) -> dict[str, Any] | None:
     """The status to merge into the RoutingTable's, or None where there is none or Redis told nothing."""
-    if outcome.observation is None or outcome.decision is None or _current_table(outcome) is None:
+    if outcome.observation is None or outcome.decision is None or governed_table(outcome) is None:
         return None
     held = outcome.observation.published.table
     epoch = outcome.applied.published_epoch or (held.epoch if held is not None else None)
@@ -82,7 +82,10 @@ def table_status(outcome: Outcome) -> dict[str, Any] | None:
 def conditions(
     told: Iterable[Condition], *, generation: int, now: float, previous: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Conditions as Kubernetes writes them; `lastTransitionTime` moves only when `status` does."""
+    """Conditions as Kubernetes writes them; `lastTransitionTime` moves only when `status` does.
+
+    One of which nothing new is told stays as it was, under the generation that it was about.
+    """
     before = {str(each.get("type")): each for each in previous}
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     found = []
@@ -99,7 +102,8 @@ def conditions(
                 "lastTransitionTime": since or moment,
             }
         )
-    return found
+    new = {each["type"] for each in found}
+    return [*found, *(dict(each) for kind, each in before.items() if kind not in new)]
 
 
 def key_text(key: bytes) -> str:
@@ -119,6 +123,8 @@ def _unready(outcome: Outcome) -> Condition | None:
             f"{outcome.standing_by}. Is a second operator running? This one stands by, then reads it anew"
         )
         return replace(not_ready, reason=Reason.TABLE_CONFLICT, message=message)
+    if outcome.former is not None:
+        return replace(not_ready, reason=Reason.FORMER_POLICY, message=outcome.former)
     if outcome.decision is None or applied.unwritten is not None:
         return replace(not_ready, message=applied.unwritten or outcome.failure or "the turn did not end")
     if applied.unpublished is not None:
@@ -126,7 +132,10 @@ def _unready(outcome: Outcome) -> Condition | None:
     return None
 
 
-def _current_table(outcome: Outcome) -> Table | None:
+def governed_table(outcome: Outcome) -> Table | None:
+    """The table that the policy governs with after the turn; None while another policy governs the stream."""
+    if outcome.observation is not None and outcome.observation.rival is not None:
+        return None
     stored = outcome.applied.stored or (outcome.observation.stored if outcome.observation else None)
     return stored.table if stored is not None else None
 

@@ -24,8 +24,14 @@ def test_a_long_key_is_hashed_once_for_each_number_of_digits_and_not_for_each_id
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # given a count of the bytes that are hashed
-    hashed, mixed = [], partitioner._mixed
-    monkeypatch.setattr(partitioner, "_mixed", lambda h, words: hashed.append(len(words)) or mixed(h, words))
+    hashed: list[int] = []
+    mixed = partitioner._mixed
+
+    def counted(h: int, words: bytes) -> int:
+        hashed.append(len(words))
+        return mixed(h, words)
+
+    monkeypatch.setattr(partitioner, "_mixed", counted)
     # when ids are searched for so many partitions that hundreds are tried
     key = b"x" * KEY_BYTES_AT_MOST
     found = find_shards(key, range(100), 100, (), None)

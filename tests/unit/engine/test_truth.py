@@ -157,6 +157,8 @@ def test_the_younger_of_two_policies_does_nothing_and_is_told() -> None:
     decision, _ = decide(spec(), seen(rival="ads/older", ends=None, published=Published(True)), Memory())
     assert decision.reason is Reason.ANOTHER_POLICY
     assert "ads/older" in decision.message
+    (hot,) = [c for c in decision.conditions if c.type is ConditionType.HOT]
+    assert (hot.status, decision.summary.epoch) == (False, 0)  # whatever its own object once held
     assert [action for action in decision.actions if not isinstance(action, EmitEvent)] == []
 
 

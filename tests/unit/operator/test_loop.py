@@ -32,6 +32,7 @@ from hotkey_operator.ports import (
     Unavailable,
 )
 from hotkey_operator.sense.gather import read_published
+from hotkey_operator.status import conditions_of
 from hotkey_sdk.routing.codec import MAX_INTEGER
 from hotkey_sdk.routing.names import TABLE_EPOCH
 from hotkey_sdk.routing.table import RecordKey, Route, Shard, Stream, Table
@@ -449,5 +450,19 @@ def test_a_clock_that_is_set_back_ends_the_standing_by() -> None:
         world.tables.next_write = Conflict("someone else wrote")
         assert (await turn.step(NOW, 1)).standing_by is not None
         assert (await turn.step(NOW - 3_600, 1)).standing_by is None
+
+    run(scenario())
+
+
+def test_waiting_for_a_former_policys_tombstone_is_no_fault_of_the_api_server() -> None:
+    async def scenario() -> None:
+        world = World()
+        await world.turn().step(NOW, 1)
+        await world.turn().retire(NOW, 1)
+        world.brokers.create("other", 3)
+        outcome = await world.turn(parse_spec({"topic": "other"})).step(NOW + 1, 1)
+        (ready,) = conditions_of(outcome)
+        assert (ready.status, ready.reason) == (False, Reason.FORMER_POLICY)
+        assert "clicks" in ready.message
 
     run(scenario())

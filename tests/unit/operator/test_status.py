@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from hotkey_operator.act.executor import Applied
 from hotkey_operator.engine.model import Condition, Decision, KeyVerdict, Observation, StoredTable, Summary
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.loop import Outcome
 from hotkey_operator.status import FIGURES_SECONDS, Pace, key_text, policy_status, table_status
-from hotkey_sdk.routing.table import Stream, Table
+from hotkey_sdk.routing.table import RecordKey, Route, Shard, Stream, Table
 
 READY = Condition(ConditionType.READY, True, Reason.GOVERNING, "all is well")
 STORED = StoredTable(Table.empty(Stream("c", "t"), partitions=3, epoch=7, seed=1), "1")
@@ -70,6 +72,7 @@ def test_what_could_not_be_done_makes_the_policy_unready_whatever_was_decided() 
     cases = {
         ("True", "Governing"): decided(),
         ("False", "KubernetesUnavailable"): Outcome(failure="cannot read"),
+        ("False", "FormerPolicy"): Outcome(failure="it returns clicks", former="it returns clicks"),
         ("False", "TableConflict"): Outcome(standing_by="someone else wrote"),
         ("False", "RedisUnavailable"): replace(decided(), applied=Applied(unpublished="refused")),
         ("False", "InvalidSpec"): replace(decided(), mistake="spec.x: wrong"),
@@ -120,3 +123,20 @@ def test_keys_are_text_for_people_whatever_their_bytes() -> None:
     assert key_text(b"\xffx") == "\\xffx"
     assert key_text(b"") == ""
     assert len(key_text(b"k" * 10_000)) == 256
+
+
+def test_conditions_of_which_nothing_is_known_stay_as_they_were() -> None:
+    hot = Condition(ConditionType.HOT, True, Reason.HOLDING, "1 key spread: nike")
+    first = status(decided(conditions=(READY, hot)))["conditions"]
+    for blind in (Outcome(standing_by="someone else wrote"), Outcome(failure="cannot read")):
+        found = {each["type"]: each for each in status(blind, now=5_000.0, previous=first)["conditions"]}
+        assert found["Ready"]["status"] == "False"
+        assert found["Hot"] == first[1]
+
+
+def test_a_policy_that_does_not_govern_tells_nothing_of_the_object_that_it_once_wrote() -> None:
+    route = Route(b"nike", "t", (), RecordKey.COMPOSITE, (Shard(1, 0),), (0,))
+    stored = replace(STORED, table=msgspec.structs.replace(STORED.table, routes=(route,)))
+    younger = replace(decided(), observation=Observation(1.0, None, stored=stored, rival="ads/older"))
+    assert status(younger)["hotKeys"] == 0
+    assert table_status(younger) is None

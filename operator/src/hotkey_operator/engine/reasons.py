@@ -42,6 +42,7 @@ class Reason(StrEnum):
     GOVERNING = "Governing"
     TOPIC_NOT_FOUND = "TopicNotFound"
     ANOTHER_POLICY = "AnotherPolicy"  # an older policy governs the same stream
+    FORMER_POLICY = "FormerPolicy"  # the object still returns a deleted policy's topic to plain keys
     INVALID_SPEC = "InvalidSpec"
     KAFKA_UNAVAILABLE = "KafkaUnavailable"
     REDIS_UNAVAILABLE = "RedisUnavailable"

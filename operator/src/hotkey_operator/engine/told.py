@@ -53,7 +53,8 @@ def idle(
 ) -> tuple[Decision, Memory]:
     """The decision of a policy that does not govern its stream, with what is told of it."""
     ready = Condition(ConditionType.READY, False, decision.reason, decision.message)
-    routes = observation.stored.table.routes if observation.stored else ()
+    table = _own_table(observation)
+    routes = table.routes if table else ()
     hot = Condition(
         ConditionType.HOT, bool(routes), Reason.HOLDING if routes else Reason.NONE_SPREAD, _hot(routes)
     )
@@ -86,7 +87,7 @@ def governing(
 
 def summary(observation: Observation, memory: Memory) -> Summary:
     """The figures of status. Applied: the client's report names the object's epoch, or a higher one."""
-    table = observation.stored.table if observation.stored else None
+    table = _own_table(observation)
     epoch = table.epoch if table else 0
     quick, slow = rates.fast(memory.history), rates.over(memory.history, rates.SLOW_SECONDS)
     producers = _clients(observation, Role.PRODUCER)
@@ -102,6 +103,13 @@ def summary(observation: Observation, memory: Memory) -> Summary:
         consumers=len(consumers),
         consumers_applied=sum(report.epoch >= epoch for report in consumers),
     )
+
+
+def _own_table(observation: Observation) -> Table | None:
+    """The object's table, unless another policy governs the stream: then it is a leftover."""
+    if observation.stored is None or observation.rival is not None:
+        return None
+    return observation.stored.table
 
 
 def _clients(observation: Observation, role: Role) -> list[ClientReport]:
