@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 
@@ -212,14 +213,22 @@ def test_any_plan_is_valid_within_limits_deterministic_and_never_worse(
 
 @settings(max_examples=30)
 @given(grounds())
-def test_planning_again_what_was_just_planned_moves_nothing(case: tuple[Ground, list[HotKey]]) -> None:
-    ground, hot = case
+def test_planning_again_moves_a_slot_or_a_hundredth_at_most_where_no_limit_binds(
+    case: tuple[Ground, list[HotKey]],
+) -> None:
+    # given what was just planned, with as many shards as it takes
+    ground, hot = dataclasses.replace(case[0], max_shards=512), case[1]
     routes = {route.key: route for route in plan(ground, hot).routes}
     settled = [HotKey(each.key, each.load, previous=routes.get(each.key)) for each in hot]
+
+    # when
     again = {route.key: route for route in plan(ground, settled).routes}
+
+    # then
     for key, route in routes.items():
         old, new = owners(route), owners(again[key])
-        assert sum(new[slot] != old[slot % len(old)] for slot in range(len(new))) <= 0.1 * len(new)
+        moved = sum(new[slot] != old[slot % len(old)] for slot in range(len(new)))
+        assert moved <= max(1, len(new) // 100)
 
 
 @given(st.floats(0, 1e12), st.floats(0, 1e12), st.sampled_from([0, 16, 64, 4_096]))
