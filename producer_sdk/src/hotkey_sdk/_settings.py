@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redis.connection import parse_url
+
 from hotkey_sdk.routing.envelope import KeyFormatError, PublicKeys
 
 PREFIX = "hotkey."
@@ -153,15 +155,24 @@ def _is_own(name: object) -> bool:
     return isinstance(name, str) and name.startswith(PREFIX)
 
 
+def _redis_url(url: object) -> str:
+    try:
+        if not isinstance(url, str):
+            raise ValueError("it is no text")
+        parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise SettingsError(
+            f"hotkey.redis.url is not understood ({error}): expected a URL such as redis://host:6379/0 "
+            "(or rediss://, unix://)"
+        ) from None
+    return url
+
+
 def _parse(own: Mapping[str, Any], client_name: str) -> Settings:
     unknown = sorted(set(own) - set(_KNOWN))
     if unknown:
         raise SettingsError(f"unknown setting {unknown[0]}; there are {', '.join(_KNOWN)}")
-    url = own.get("hotkey.redis.url")
-    if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
-        raise SettingsError(
-            f"hotkey.redis.url is {url!r}, expected a URL such as redis://host:6379 (or rediss://, unix://)"
-        )
+    url = _redis_url(own.get("hotkey.redis.url"))
     allow_unsigned = _flag("hotkey.allow.unsigned", own.get("hotkey.allow.unsigned", False))
     keys = _public_keys(own.get("hotkey.public.keys"))
     if not keys.by_id and not allow_unsigned:

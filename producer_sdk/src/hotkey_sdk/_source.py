@@ -27,7 +27,7 @@ from hotkey_sdk.routing.table import Stream
 REPORT_SECONDS = 3.0
 _SLICE_SECONDS = 0.1  # how long a newly asked topic or a close may wait for the hint listener
 _HINT_PAUSE_SECONDS = 0.01  # a flood of hints must not turn into a flood of reads
-_IDENTIFY_SECONDS = 0.25  # pause between two questions for the cluster's id
+_IDENTIFY_SECONDS = 0.25  # pause between two questions for the cluster's id, and after a defect
 _JITTER = (0.75, 1.25)
 
 WAITING, CURRENT, MISSING = "Waiting", "Current", "Missing"
@@ -226,9 +226,10 @@ class TableSource:
             self._wake.clear()
             try:
                 self.turn(time.time())
+                self._rest()
             except Exception:  # a defect here must not end the thread: the next table may be good
                 log.exception("event=table_source_failed")
-            self._rest()
+                self._wake.wait(_IDENTIFY_SECONDS)
         self._end()
 
     def _rest(self) -> None:

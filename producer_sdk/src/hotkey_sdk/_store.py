@@ -6,6 +6,7 @@ It must not know signatures or epochs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -124,9 +125,9 @@ class RedisStore:
                 if arrived is None:
                     break
                 arrived = hints.get_message(ignore_subscribe_messages=True, timeout=0)
-        except (redis.RedisError, OSError, ValueError) as error:
+        except Exception as error:  # an odd answer makes the client raise anything, an IndexError too
             self._drop_hints()
-            raise StoreUnavailableError(str(error)) from None
+            raise StoreUnavailableError(str(error) or type(error).__name__) from None
         return message is not None
 
     def report(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
@@ -153,7 +154,7 @@ class RedisStore:
                     pipeline.execute_command(*command)
                 answers: list[Any] = pipeline.execute(raise_on_error=False)
                 return answers
-        except (redis.RedisError, OSError, ValueError) as error:
+        except Exception as error:
             raise StoreUnavailableError(str(error) or type(error).__name__) from None
 
     def _listen(self, channels: set[str]) -> PubSub:
@@ -169,10 +170,8 @@ class RedisStore:
     def _drop_hints(self) -> None:
         hints, self._hints = self._hints, None
         if hints is not None:
-            try:
+            with contextlib.suppress(Exception):
                 hints.close()
-            except (redis.RedisError, OSError):
-                return
 
 
 _FIELDS = (names.TABLE_ENVELOPE, names.TABLE_DIGEST)

@@ -72,6 +72,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"hotkey.redis": "x"}, "unknown setting hotkey.redis"),
     ({"hotkey.redis.url": None}, "hotkey.redis.url"),
     ({"hotkey.redis.url": "localhost:6379"}, "redis://host:6379"),
+    ({"hotkey.redis.url": "redis://localhost:port"}, "Port could not be cast"),
+    ({"hotkey.redis.url": "redis://localhost?socket_timeout=soon"}, "socket_timeout"),
     ({"hotkey.public.keys": None}, "hotkey.public.keys is missing"),
     ({"hotkey.public.keys": ""}, "hotkey.public.keys is missing"),
     ({"hotkey.public.keys": "nonsense"}, "line 1"),

@@ -259,6 +259,23 @@ def test_closing_withdraws_the_report_and_ends_the_thread(running: Followed) -> 
     assert running.store.reports_of[STREAM] == {}
 
 
+def test_a_defect_while_waiting_for_a_hint_does_not_end_the_thread(
+    running: Followed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = threading.Event()
+
+    def fail(streams: object, seconds: float) -> bool:
+        broken.set()
+        raise IndexError("an odd answer")
+
+    monkeypatch.setattr(running.store, "wait_for_hint", fail)
+    until(broken.is_set, running.source.stats)
+    running.store.publish(STREAM, sealed(table(epoch=5)))
+
+    until(lambda: running.adopted[-1:] == [("clicks", 5)], running.source.stats)
+    assert "table_source_failed" in caplog.text
+
+
 def test_a_defect_in_a_turn_does_not_end_the_thread(
     running: Followed, caplog: pytest.LogCaptureFixture
 ) -> None:
