@@ -184,9 +184,9 @@ class MemoryDistribution:
         envelope = _bytes(held.get(TABLE_ENVELOPE)) if isinstance(held, dict) else None
         if envelope is None or len(envelope) > MAX_ENVELOPE_BYTES:
             return PublishedEnvelope(epoch=None, digest=_fingerprint(held), envelope=None)
-        return PublishedEnvelope(
-            _epoch(held.get(TABLE_EPOCH)), hashlib.sha256(envelope).hexdigest(), envelope
-        )
+        digest = hashlib.sha256(envelope).hexdigest()
+        agrees = isinstance(held, dict) and _bytes(held.get(TABLE_DIGEST)) == digest.encode()
+        return PublishedEnvelope(_epoch(held.get(TABLE_EPOCH)), digest, envelope if agrees else None)
 
     async def publish(self, stream: Stream, epoch: int, envelope: bytes, over: str | None = None) -> bool:
         held = await self.read(stream)

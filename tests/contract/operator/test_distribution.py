@@ -136,6 +136,20 @@ def test_a_well_formed_lie_can_be_replaced_by_a_lower_epoch_that_names_it(
     run(scenario())
 
 
+def test_an_envelope_beside_the_digest_of_another_one_is_garbage(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        where = stream()
+        other = hashlib.sha256(b"the one before").hexdigest()
+        await redis.plant(where, {"epoch": "5", "digest": other, "envelope": b"five"})
+        found = await redis.distribution.read(where)
+        assert found is not None
+        assert found.envelope is None, "clients that hold the one before would take it for unchanged"
+        assert await redis.distribution.publish(where, 5, b"five", over=found.digest)
+        assert await redis.distribution.read(where) == held(5, b"five")
+
+    run(scenario())
+
+
 def test_garbage_that_is_gone_meanwhile_does_not_stop_the_publication(
     run: Run, redis: DistributionWorld
 ) -> None:
@@ -153,6 +167,20 @@ def test_reports_are_listed_and_what_cannot_be_decoded_is_left_out(
         await redis.plant_report(where, "wrong", b'{"client_id": 5}')
         assert await redis.distribution.reports(where) == (report,)
         assert await redis.distribution.reports(stream()) == ()
+
+    run(scenario())
+
+
+def test_reports_are_heard_again_after_something_else_stood_in_their_place(
+    run: Run, redis: DistributionWorld
+) -> None:
+    async def scenario() -> None:
+        where = stream()
+        report = ClientReport("p1", Role.PRODUCER, 7, 1_000.5)
+        await redis.block_reports(where)
+        assert await redis.distribution.reports(where) == ()
+        await redis.plant_report(where, "p1", encode_report(report))
+        assert await redis.distribution.reports(where) == (report,)
 
     run(scenario())
 

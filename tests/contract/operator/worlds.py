@@ -132,6 +132,10 @@ class DistributionWorld(Protocol):
 
     async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None: ...
 
+    async def block_reports(self, stream: Stream) -> None:
+        """Put something that is no hash in the place of the reports."""
+        ...
+
     async def hints(self, stream: Stream, count: int) -> list[int]:
         """The first `count` epochs hinted since `listen`."""
         ...
@@ -161,6 +165,9 @@ class RedisWorld:
 
     async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
         self._client.hset(reports_key(stream), client_id, data)
+
+    async def block_reports(self, stream: Stream) -> None:
+        self._client.set(reports_key(stream), "no hash")
 
     async def listen(self, stream: Stream) -> None:
         self._subscription.subscribe(hint_channel(stream))
@@ -195,6 +202,9 @@ class MemoryDistributionWorld:
 
     async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
         self._memory.plant_report(stream, client_id, data)
+
+    async def block_reports(self, stream: Stream) -> None:
+        """The memory's reports are of one type."""
 
     async def listen(self, stream: Stream) -> None:
         def hear(where: Stream, epoch: int) -> None:

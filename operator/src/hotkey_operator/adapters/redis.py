@@ -72,8 +72,8 @@ redis.call('PUBLISH', ARGV[4], ARGV[1])
 return 1
 """
 
-# -> the values of at most ARGV[1] fields of at most ARGV[2] bytes each. KEYS[1] reports: what is no hash goes,
-# for clients could not report into it.
+# -> the values of at most ARGV[1] fields of at most ARGV[2] bytes each. KEYS[1] reports:
+# what is no hash goes, for clients could not report into it.
 _REPORTS = """
 local found = {}
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then

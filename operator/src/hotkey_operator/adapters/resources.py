@@ -1,7 +1,7 @@
 """Whether the API server serves our kinds yet.
 
-Kopf looks for them once, when it starts. An operator that began earlier (the CRDs are applied after it, or the
-API server just restarted) would see no policy for as long as it lives, and look healthy.
+Kopf looks for them once, when it starts. An operator that began earlier (the CRDs are applied after it, or
+the API server just restarted) would see no policy for as long as it lives, and look healthy.
 """
 
 from __future__ import annotations
