@@ -146,6 +146,16 @@ def test_another_cluster_under_the_same_name_starts_with_no_routes() -> None:
     assert (write.table.stream, write.table.routes) == (moved.stream, ())
 
 
+def test_a_route_to_another_topic_is_taken_back_and_the_topic_is_read_on() -> None:
+    elsewhere = msgspec.structs.replace(NIKE, topic="elsewhere")
+    edited = msgspec.structs.replace(ROUTED, routes=(elsewhere,), read_set=("clicks", "elsewhere"))
+
+    written = done(seen(stored=StoredTable(edited, "v2"), published=Published(True, edited)))
+
+    assert [action.table.routes for action in written] == [(), ()]
+    assert {action.table.read_set for action in written} == {("clicks", "elsewhere")}
+
+
 def test_changed_dimensions_are_published_to_the_clients() -> None:
     changed = spec(dimensions=[{"name": "country", "from": {"header": "x-country"}}])
     decision, _ = decide(changed, seen(), Memory())

@@ -104,14 +104,17 @@ def _adjusted(spec: PolicySpec, table: Table, topic: TopicFacts) -> Table:
     """The table with the policy's dimensions, and without routes where there must be none.
 
     A route by a dimension that the policy has no longer stays until it is planned anew. A suspended policy
-    changes nothing. Routes to partitions that are gone go at once; the others keep the partition count that
-    they were planned for, until they are planned anew.
+    changes nothing. Routes to partitions that are gone, or to another topic, which nobody here watches, go at
+    once; the others keep the partition count that they were planned for, until they are planned anew.
     """
     if spec.suspend:
         return table
     routes = table.routes if spec.acts and not topic.compacted and topic.partitions > 1 else ()
     routes = tuple(
-        route for route in routes if all(shard.partition < topic.partitions for shard in route.shards)
+        route
+        for route in routes
+        if route.topic == topic.stream.topic
+        and all(shard.partition < topic.partitions for shard in route.shards)
     )
     return msgspec.structs.replace(
         table,
