@@ -217,7 +217,7 @@ def test_planning_again_moves_a_slot_or_a_hundredth_at_most_where_no_limit_binds
     case: tuple[Ground, list[HotKey]],
 ) -> None:
     # given what was just planned, with as many shards as it takes
-    ground, hot = dataclasses.replace(case[0], max_shards=512), case[1]
+    ground, hot = dataclasses.replace(case[0], max_shards=1_024), case[1]
     routes = {route.key: route for route in plan(ground, hot).routes}
     settled = [HotKey(each.key, each.load, previous=routes.get(each.key)) for each in hot]
 
