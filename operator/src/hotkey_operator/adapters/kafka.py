@@ -1,4 +1,4 @@
-"""`Brokers` on a real Kafka cluster. All calls of the client block, so each runs in a thread.
+"""`Brokers` on a real Kafka cluster. All calls of the client block, so each runs in a thread of its own pool.
 
 It must not know what a policy is. One AdminClient and one kept consumer serve all streams: a consumer that is
 assigned anew costs about 3 ms for each run of a sample, a new one a second.
@@ -11,6 +11,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from hotkey_operator.ports import SampleBudget, Unavailable
 from hotkey_sdk.routing.table import Dimension, Stream
 
 _T = TypeVar("_T")
+_THREADS = 16  # for all policies; a cluster that hangs must not take the threads of Redis and Kubernetes
 _CLEANUP_POLICY_SECONDS = 30.0  # a topic rarely becomes compacted, and asking costs a request
 
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -65,7 +67,9 @@ class KafkaBrokers:
     """Kafka through confluent-kafka. `config` is librdkafka's, with at least `bootstrap.servers`.
 
     `undecodable` counts sampled records whose JSON could not be read. Close it when done. Raises `ValueError`
-    where the client refuses `config`; whether anybody answers shows later.
+    where the client refuses `config`; whether anybody answers shows later. `timeout_seconds`: of one request;
+    `patience_seconds`: of one call with its wait for a thread, so that the turns of very many policies end in
+    time while Kafka is away.
     """
 
     def __init__(
@@ -73,23 +77,27 @@ class KafkaBrokers:
         config: Mapping[str, Any],
         *,
         timeout_seconds: float = 3.0,
+        patience_seconds: float = 10.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.undecodable = 0
         self._timeout = timeout_seconds
+        self._patience = patience_seconds
         self._clock = clock
         try:
             self._admin = AdminClient({**_COMMON, **config})
             self._consumer = Consumer({**_COMMON, **_CONSUMER, **config})
         except KafkaException as error:
             raise ValueError(f"the Kafka client refuses its settings: {_words(error)}") from None
-        self._sampling = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kafka")
+        self._sampler = ThreadPoolExecutor(1, thread_name_prefix="sampler")  # one at a time has the consumer
         self._compacted: dict[str, tuple[float, bool]] = {}
 
     async def close(self) -> None:
         """Leave the cluster; a sampling under way ends first."""
-        async with self._sampling:
-            await asyncio.to_thread(self._consumer.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.get_running_loop().run_in_executor(self._sampler, self._consumer.close)
+        self._sampler.shutdown(wait=False)
 
     async def topic(self, name: str) -> TopicFacts | None:
         return await self._call("read the facts of topic " + name, lambda: self._topic(name))
@@ -113,8 +121,11 @@ class KafkaBrokers:
         if not any(plans.values()):
             return ()
         reader = DimensionReader(dimensions)
-        async with self._sampling:
-            await self._call("sample " + name, lambda: self._read_runs(name, plans, reader, budget.seconds))
+        await self._call(
+            "sample " + name,
+            lambda: self._read_runs(name, plans, reader, budget.seconds),
+            self._sampler,
+        )
         self.undecodable += reader.undecodable
         return tuple(
             PartitionSample(partition, tuple(tuple(run.records) for run in runs if run.records))
@@ -122,9 +133,14 @@ class KafkaBrokers:
             if any(run.records for run in runs)
         )
 
-    async def _call(self, what: str, call: Callable[[], _T]) -> _T:
+    async def _call(self, what: str, call: Callable[[], _T], threads: Executor | None = None) -> _T:
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.to_thread(call)
+            async with asyncio.timeout(self._patience):
+                return await loop.run_in_executor(threads or self._threads, call)
+        except TimeoutError:
+            waited = f"it was not its turn, or not done, within {self._patience:g} s"
+            raise Unavailable(f"Kafka: cannot {what}: {waited}") from None
         except KafkaException as error:
             raise Unavailable(f"Kafka: cannot {what}: {_words(error)}") from error
 
