@@ -51,11 +51,15 @@ class Operator:
         assert self._process is not None, "the operator was not started"
         return self._process
 
-    def start(self) -> Operator:
-        """Start it, again if it ended, and wait until it answers its probe."""
+    def launch(self) -> None:
+        """Start it, again if it ended, and wait for nothing."""
         command = [sys.executable, "-m", "hotkey_operator", "run"]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+
+    def start(self) -> Operator:
+        """Start it, again if it ended, and wait until it answers its probe."""
+        self.launch()
         eventually("the operator answers its probe", lambda: self.health() == 200, RECOVERY_SECONDS)
         return self
 

@@ -1,0 +1,31 @@
+"""An operator that starts before its resources are served: a fresh install, or an API server just restarted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from devstack import Stack, tools
+from tests.chart.commands import Program
+from tests.stack.operator.process import Operator
+from tests.stack.operator.scene import ROOT, Scene
+from tests.stack.operator.waiting import eventually
+
+
+def test_an_operator_that_starts_before_its_resources_governs_once_they_are_there(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    stack = make_stack()
+    kubectl = Program(tools.kubectl(), (f"--kubeconfig={stack.kubernetes.kubeconfig}",))
+    kubectl("create", "namespace", "early")
+    scene = Scene(stack, kubectl, "early", tmp_path)
+    operator = Operator(stack, "early", tmp_path)
+    operator.launch()
+    try:
+        eventually("it says what it waits for", lambda: operator.told("waiting for the custom resources"))
+        kubectl("apply", "-f", str(ROOT / "crds"))
+        kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/hotkeypolicies.hotkeys.dev")
+        scene.apply("clicks", {"topic": scene.topic("clicks")})
+        scene.wait_for_condition("clicks", "Governing", seconds=30)
+    finally:
+        operator.stop()
