@@ -1,4 +1,4 @@
-"""An operator that starts before its resources are served: a fresh install, or an API server just restarted."""
+"""An operator that starts before its resources are served, as after a fresh install."""
 
 from __future__ import annotations
 
