@@ -79,10 +79,8 @@ def follow(load: Load) -> None:
         print(f"sent={load.sent_count} acked={load.acked_count}", flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every click that was sent was answered."""
-    options = parse(arguments)
-    load = Load(
+def _load(options: argparse.Namespace) -> Load:
+    return Load(
         options.bootstrap,
         options.topic,
         options.redis_url,
@@ -98,9 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trace=options.trace,
         speed=options.speed,
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when every click that was sent was answered."""
+    options = parse(arguments)
     try:
-        load.start()
+        load = _load(options)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
         try:
+            load.start()
             follow(load)
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr)

@@ -73,6 +73,7 @@ def _environment(deployment: Manifest, kubectl: Program, folder: Path) -> dict[s
         else:
             named = each["valueFrom"]["secretKeyRef"]
             values[each["name"]] = _secret(kubectl, namespace, named["name"])[named["key"]]
+    values["HOTKEY_HOST"] = "127.0.0.1"  # a local process has no pod's network of its own
     for at, there in _mounted(spec, kubectl, namespace, folder).items():
         values = {name: value.replace(f"{at}/", f"{there}/") for name, value in values.items()}
     return values

@@ -31,6 +31,7 @@ def test_the_needed_values_are_enough(helm: Program) -> None:
         "HOTKEY_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
         "HOTKEY_REDIS_URL": "redis://redis:6379/0",
         "HOTKEY_SIGNING_SECRET": "hotkey/hotkey-signing-key",
+        "HOTKEY_HOST": "0.0.0.0",
         "HOTKEY_METRICS_PORT": "9090",
         "HOTKEY_LIVENESS_PORT": "8080",
     }

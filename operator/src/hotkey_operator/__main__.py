@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -64,7 +65,9 @@ async def _run(settings: Settings) -> None:
     distribution = RedisDistribution(settings.redis_url)
     metrics.undecodable.set_function(lambda: brokers.undecodable)
     if settings.metrics_port:
-        _serve_metrics(settings.metrics_port)
+        _serve_metrics(settings)
+    if settings.liveness_port:
+        _check_liveness(settings)
     try:
         signer = await _signer(settings, api)
         await wait_until_served(api)
@@ -76,12 +79,24 @@ async def _run(settings: Settings) -> None:
         api.close()  # type: ignore[no-untyped-call]
 
 
-def _serve_metrics(port: int) -> None:
+def _serve_metrics(settings: Settings) -> None:
     try:
-        start_http_server(port)
+        start_http_server(settings.metrics_port, settings.host)
     except OSError as error:
         raise ValueError(
-            f"the metrics port {port} cannot be used ({error}): set HOTKEY_METRICS_PORT"
+            f"the metrics port {settings.metrics_port} of {settings.host} cannot be used ({error}): set "
+            "HOTKEY_METRICS_PORT (--metrics) or HOTKEY_HOST (--host)"
+        ) from None
+
+
+def _check_liveness(settings: Settings) -> None:
+    """Kopf opens the port later, and would only leave a stack trace where it cannot."""
+    try:
+        socket.create_server((settings.host, settings.liveness_port)).close()
+    except OSError as error:
+        raise ValueError(
+            f"the liveness port {settings.liveness_port} of {settings.host} cannot be used ({error}): set "
+            "HOTKEY_LIVENESS_PORT (--liveness) or HOTKEY_HOST (--host)"
         ) from None
 
 
@@ -117,7 +132,7 @@ async def _govern(settings: Settings, governor: Governor) -> None:
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-            liveness_endpoint=f"http://0.0.0.0:{port}/healthz" if port else None,
+            liveness_endpoint=f"http://{settings.host}:{port}/healthz" if port else None,
         )
     finally:
         burials.cancel()

@@ -29,6 +29,7 @@ class Settings:
     redis_url: str = field(repr=False)  # may hold a password
     signing_secret: tuple[str, str]  # namespace, name
     allow_unsigned: bool = False
+    host: str = "127.0.0.1"
     metrics_port: int = 0
     liveness_port: int = 0
     namespaces: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--namespace", "HOTKEY_NAMESPACES",
          "govern the policies of this namespace only; may be repeated (environment: separated by commas); "
          "default: all namespaces", action="append", dest="namespaces")  # fmt: skip
+    flag("--host", "HOTKEY_HOST", "address of both ports; default 127.0.0.1, in a pod 0.0.0.0")
     flag("--liveness", "HOTKEY_LIVENESS_PORT", "port of GET /healthz; 0 is off; default 8080", metavar="PORT")
     flag(
         "--metrics",
@@ -75,6 +77,7 @@ def read_settings(flags: argparse.Namespace, environment: Mapping[str, str] | No
         redis_url=source.redis_url(),
         signing_secret=source.secret(),
         allow_unsigned=source.yes_or_no("allow_unsigned", "HOTKEY_ALLOW_UNSIGNED"),
+        host=source.text("host", "HOTKEY_HOST") or "127.0.0.1",
         metrics_port=source.port("metrics", "HOTKEY_METRICS_PORT", 9090),
         liveness_port=source.port("liveness", "HOTKEY_LIVENESS_PORT", 8080),
         namespaces=source.namespaces(),

@@ -63,7 +63,11 @@ def _table(options: argparse.Namespace) -> int:
     except (KeyFormatError, OSError) as error:
         print(f"--public-keys: {error}", file=sys.stderr)
         return 2
-    store = RedisStore(options.redis_url)
+    try:
+        store = RedisStore(options.redis_url)
+    except ValueError as error:
+        print(f"--redis-url: {error}", file=sys.stderr)
+        return 2
     try:
         found = store.read({stream: ""})[stream]
     except StoreUnavailableError as error:
@@ -73,6 +77,9 @@ def _table(options: argparse.Namespace) -> int:
         store.close()
     if found.envelope is None:
         print(f"{names.table_key(stream)}: {found.why or 'nothing there'}")
+        print(
+            "no policy governs this topic, or the cluster has another id: see status.clusterId of the policy"
+        )
         return 1
     outcome = follower.offer(found.envelope)
     if outcome is not Outcome.ADOPTED or follower.table is None:
