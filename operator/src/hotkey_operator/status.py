@@ -57,14 +57,22 @@ def policy_status(
         return status
     decision, observation = outcome.decision, outcome.observation
     table = governed_table(outcome)
-    keys = [_key(verdict) for verdict in decision.verdicts[:_MAX_KEYS]]
+    verdicts = decision.verdicts[:_MAX_KEYS]
+    planned = [_key(verdict) for verdict in verdicts]
+    keys = [_key(_as_it_stands(verdict, table)) for verdict in verdicts] if observing else planned
     status |= {"clusterId": _cluster(observation), "hotKeys": len(table.routes) if table else 0, "keys": keys}
     status |= _figures(decision.summary)
     status["decision"] = {"reason": decision.reason.value, "message": decision.message}
     if outcome.mistake is not None:
         status["decision"] = {"reason": Reason.INVALID_SPEC.value, "message": outcome.mistake}
-    status["plan"] = {"message": decision.message, "keys": keys} if observing and keys else None
+    status["plan"] = {"message": decision.message, "keys": planned} if observing and planned else None
     return status
+
+
+def _as_it_stands(verdict: KeyVerdict, table: Table | None) -> KeyVerdict:
+    """The verdict with the shards that the key has, where the plan is not carried out."""
+    route = table.route(verdict.key) if table else None
+    return replace(verdict, shards=len(route.shards) if route else 0, by=route.by if route else ())
 
 
 def table_status(outcome: Outcome) -> dict[str, Any] | None:

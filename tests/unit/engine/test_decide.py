@@ -341,6 +341,13 @@ def test_observing_tells_what_it_would_do_and_routes_nothing() -> None:
     assert verdicts(decision) == {b"nike": Reason.OBSERVING}
 
 
+def test_two_equally_hot_keys_of_which_one_may_be_spread_are_told_as_too_many() -> None:
+    model = stream(spec(limits={"maxHotKeys": 1}))
+    model.rates = {**QUIET, b"nike": 3_000.0, b"adidas": 3_000.0}
+    model.turns(6)
+    assert Reason.TOO_MANY_HOT_KEYS in {decision.reason for decision in model.decisions}
+
+
 def test_changes_per_minute_are_limited() -> None:
     model = stream(spec(limits={"changesPerMinute": 1}))
     spread_nike(model)

@@ -63,6 +63,12 @@ def test_a_plan_is_told_only_while_the_policy_observes() -> None:
     assert status(decided())["plan"] is None
 
 
+def test_a_key_that_is_only_planned_to_be_spread_has_no_shards_yet() -> None:
+    observed = status(decided(), observing=True)
+    assert observed["plan"]["keys"][0]["shards"] > 0
+    assert (observed["keys"][0]["shards"], observed["keys"][0]["by"]) == (0, [])
+
+
 def ready_of(outcome: Outcome) -> tuple[str, str]:
     (ready,) = [each for each in status(outcome)["conditions"] if each["type"] == "Ready"]
     return ready["status"], ready["reason"]

@@ -167,12 +167,12 @@ def _is_sure(s: Situation, planned: Plan) -> bool:
 def _nothing_gained(
     s: Situation, kept: tuple[Route, ...], new: Sequence[HotKey], refused: dict[bytes, Stop]
 ) -> Outcome:
-    if new:
-        gain = f"{heat(s, s.long_hot[0])}; spreading {names([each.key for each in new])} would gain nothing"
-        return Outcome(Reason.BALANCED, gain, kept, refused)
     if refused:
         first = next(iter(refused.values()))
         return Outcome(first.reason, f"{heat(s, s.long_hot[0])}; {first.message}", kept, refused)
+    if new:
+        gain = f"{heat(s, s.long_hot[0])}; spreading {names([each.key for each in new])} would gain nothing"
+        return Outcome(Reason.BALANCED, gain, kept)
     if any(each.key in s.keys and s.keys[each.key].total > 0 for each in kept):
         holding = f"{heat(s, s.long_hot[0])}; the routes stand: other ones would not surely be better"
         return Outcome(Reason.HOLDING, holding, kept)

@@ -140,7 +140,8 @@ def _routed(s: Situation, route: Route, outcome: Outcome) -> KeyVerdict:
     old = s.table.route(route.key)
     text = f"key {name(route.key)} is {spread(route)}"
     if not s.spec.acts and not s.spec.suspend:
-        return _verdict(s, route.key, Reason.OBSERVING, f"not done in mode {s.spec.mode}: {text}", route)
+        would = f"in mode {s.spec.mode} not done: key {name(route.key)} would be {spread(route)}"
+        return _verdict(s, route.key, Reason.OBSERVING, would, route)
     if old is None:
         return _verdict(s, route.key, Reason.SPREAD, text, route)
     if old != route:
