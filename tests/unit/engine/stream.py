@@ -53,6 +53,7 @@ class ModelStream:
     country: str | None = None  # of every record that has a user
     deaf: frozenset[bytes] = frozenset()  # keys whose producers know no tables
     compacted: bool = False
+    silent: bool = False  # no sample is answered in time
     size_bytes: int = 100
     seed: int = 0
     at: float = START
@@ -77,7 +78,9 @@ class ModelStream:
             at=self.at,
             topic=TopicFacts(STREAM, self.partitions, self.compacted),
             ends=ends,
-            samples=tuple(sample for p in windows if (sample := self._sample(p)) is not None),
+            samples=tuple(
+                sample for p in windows if not self.silent and (sample := self._sample(p)) is not None
+            ),
             stored=self.stored,
             published=Published(True, self.published),
         )

@@ -118,6 +118,29 @@ def test_a_cooled_key_is_merged_back_after_the_release_time_and_no_sooner() -> N
     assert Reason.MERGED_BACK in [reason for decision in model.decisions for reason in events(decision)]
 
 
+def test_turns_without_a_sample_neither_begin_nor_end_the_time_of_a_cool_key() -> None:
+    busy = {
+        f"shop{i}".encode(): 10.0 for i in range(400)
+    }  # 4,000/s of others, on the spread key's partitions too
+    model = stream(spec(release={"for": "60s"}))
+    model.rates = {**busy, b"nike": 8_000.0}
+    model.turns(12)
+    assert model.table.route(b"nike") is not None
+    model.rates = busy
+    model.turns(25)
+    assert verdicts(model.decisions[-1])[b"nike"] is Reason.COOLING
+
+    model.silent = True
+    model.turns(30)
+    assert verdicts(model.decisions[-1])[b"nike"] is Reason.COOLING
+    model.turns(30)
+    assert model.table.route(b"nike") is not None, "taken back on no evidence"
+
+    model.silent = False
+    model.turns(8)
+    assert model.table.routes == ()
+
+
 def test_a_key_that_is_warm_again_while_it_cools_stays_spread() -> None:
     model = stream(spec(release={"for": "30s"}))
     spread_nike(model)

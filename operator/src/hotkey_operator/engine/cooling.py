@@ -15,14 +15,22 @@ from hotkey_sdk.routing.table import Route
 
 
 def watched(s: Situation) -> Memory:
-    """The memory with the cool keys of this turn: one that is warm again begins anew."""
+    """The memory with the cool keys of this turn: one that is warm again begins anew.
+
+    A turn in which no sample tells of a key neither begins its time nor ends it: samples fail where brokers
+    are busy, and a key would never come home there.
+    """
     steady = _steady(s)
     if steady is None:
         return s.memory
     cool = [
         route.key
         for route in s.table.routes
-        if not s.is_settling(route.key) and _is_cool(s, route, steady, list(steady))
+        if not s.is_settling(route.key)
+        and (
+            _is_cool(s, route, steady, list(steady))
+            or (route.key in s.memory.cool_since and not _is_sampled(s, route))
+        )
     ]
     return replace(s.memory, cool_since={key: s.memory.cool_since.get(key, s.at) for key in cool})
 
@@ -70,12 +78,19 @@ def _after(s: Situation, route: Route, steady: Rates, loads: list[float]) -> flo
 def _load(s: Situation, route: Route, steady: Rates) -> KeyLoad:
     """What the key carries; while no sample says, at most all that its partitions carry."""
     evidence = s.memory.fresh_evidence(s.at)
-    partitions = {shard.partition for shard in route.shards if shard.partition < len(steady)}
     known = key_loads(evidence, steady, by_bytes=False, routes={route.key: route}).get(route.key)
-    if known is not None and partitions & set(evidence):
+    if known is not None and _is_sampled(s, route):
         return known
-    on = {partition: steady[partition] for partition in sorted(partitions)}
+    on = {partition: steady[partition] for partition in sorted(_partitions(s, route))}
     return KeyLoad(route.key, sum(on.values()), 0.0, on)
+
+
+def _partitions(s: Situation, route: Route) -> set[int]:
+    return {shard.partition for shard in route.shards if shard.partition < s.topic.partitions}
+
+
+def _is_sampled(s: Situation, route: Route) -> bool:
+    return not _partitions(s, route).isdisjoint(s.memory.fresh_evidence(s.at))
 
 
 def _home(s: Situation, route: Route) -> int:
