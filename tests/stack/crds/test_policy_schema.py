@@ -194,7 +194,7 @@ def test_the_largest_policy_is_within_the_cost_budget(admit: Admit) -> None:
     names = [f"{'d' * 60}{i:03}" for i in range(16)]
     rungs = [names[i : i + 8] for i in range(8)]
     spec = {
-        "dimensions": [{"name": n, "from": {"header": "h" * 256}} for n in names],
+        "dimensions": [{"name": n, "from": {"header": "h" * 249}} for n in names],
         "spread": {"by": rungs},
     }
 
