@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ GRACE_SECONDS = 20.0  # for fixtures to stop what they started, before the part'
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part: its commands run one after the other, all of them, within `limit_seconds` together."""
+    """One part: its commands run one after the other, or side by side, within `limit_seconds` together."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
     limit_seconds: float
+    side_by_side: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,29 @@ TEST_LIMITS = {"unit": 300, "contract": 600, "simulation": 300, "chart": 600, "s
 NAMES = ("lint", "unit", "fetch", "contract", "simulation", "chart", "stack")
 
 
+# Stack tests mostly wait, so folders of about the same length run side by side, each with a stack of its own.
+STACK_GROUPS = (("operator",), ("aggregator", "crds", "demo"))
+
+
 def tests(name: str, slow: bool) -> Part:
     """The tests of one folder. pytest's exit code for "no tests" is a failure like any other."""
     selected = () if slow else ("-m", "not slow")
-    command = (sys.executable, "-m", "pytest", "-q", f"tests/{name}", "--durations=5", *selected)
-    return Part(name, (command,), TEST_LIMITS[name] * (SLOW_FACTOR if slow else 1))
+    groups = stack_groups() if name == "stack" else ((f"tests/{name}",),)
+    command = (sys.executable, "-m", "pytest", "-q", "--durations=5", *selected)
+    limit = TEST_LIMITS[name] * (SLOW_FACTOR if slow else 1)
+    return Part(name, tuple((*command, *group) for group in groups), limit, side_by_side=len(groups) > 1)
+
+
+def stack_groups() -> tuple[tuple[str, ...], ...]:
+    """The paths below tests/stack in groups; what no group names is in the last one."""
+    named = {name for group in STACK_GROUPS for name in group}
+    found = {path.name for path in (ROOT / "tests/stack").iterdir() if _holds_tests(path)}
+    groups = (*STACK_GROUPS, tuple(sorted(found - named)))
+    return tuple(tuple(f"tests/stack/{name}" for name in group) for group in groups)
+
+
+def _holds_tests(path: Path) -> bool:
+    return path.match("test_*.py") or (path.is_dir() and any(path.glob("test_*.py")))
 
 
 def part(name: str, slow: bool) -> Part:
@@ -88,18 +108,38 @@ def fetch(slow: bool) -> Part:
 
 def run_command(command: Sequence[str], limit_seconds: float) -> int:
     """Run one command in a process group of its own; past its limit it is asked to stop, then killed."""
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=_heed_interrupts)
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     with _stopped_in_the_end(process):
-        try:
-            return process.wait(max(limit_seconds, 1.0))
-        except subprocess.TimeoutExpired:
-            print(f"{command[0]} did not end within {limit_seconds:.0f} s", flush=True)
-            return TIMED_OUT
+        return _waited_for(process, limit_seconds)
 
 
-def _heed_interrupts() -> None:
-    # A shell without job control starts its background jobs deaf to SIGINT, and they hand that down.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def run_side_by_side(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[int]:
+    """Run commands at the same time, as `run_command` does; each one's output is shown in one piece."""
+    started = time.monotonic()
+    codes = []
+    with contextlib.ExitStack() as ended:
+        running = []
+        for command in commands:
+            output = ended.enter_context(tempfile.TemporaryFile())
+            process = subprocess.Popen(
+                command, cwd=ROOT, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
+            )
+            ended.enter_context(_stopped_in_the_end(process))
+            running.append((process, output))
+        for process, output in running:
+            with _stopped_in_the_end(process):
+                codes.append(_waited_for(process, started + limit_seconds - time.monotonic()))
+            output.seek(0)
+            print(output.read().decode("utf-8", "replace"), flush=True)
+    return codes
+
+
+def _waited_for(process: subprocess.Popen[bytes], limit_seconds: float) -> int:
+    try:
+        return process.wait(max(limit_seconds, 1.0))
+    except subprocess.TimeoutExpired:
+        print(f"{process.args!r} did not end within {limit_seconds:.0f} s", flush=True)
+        return TIMED_OUT
 
 
 @contextlib.contextmanager
@@ -120,6 +160,9 @@ def run_part(part: Part) -> Outcome:
     """Run all commands of a part, also those after one that failed."""
     print(f"\n=== {part.name}", flush=True)
     started = time.monotonic()
+    if part.side_by_side:
+        codes = run_side_by_side(part.commands, part.limit_seconds)
+        return Outcome(part.name, next(filter(None, codes), 0), time.monotonic() - started)
     codes = []
     for command in part.commands:
         codes.append(run_command(command, started + part.limit_seconds - time.monotonic()))
@@ -142,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(options.parts) - set(NAMES))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    # A shell without job control starts its background jobs deaf to SIGINT, and they would hand that down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = [name for name in NAMES if not options.parts or name in options.parts]
     outcomes = [run_part(part(name, options.all)) for name in chosen]
     print(report(outcomes), flush=True)

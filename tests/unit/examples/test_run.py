@@ -39,3 +39,24 @@ def test_the_slow_tests_run_only_when_all_are_asked_for() -> None:
 def test_a_part_that_does_not_exist_is_refused() -> None:
     with pytest.raises(SystemExit):
         run.main(["stacks"])
+
+
+def test_commands_side_by_side_are_all_waited_for_and_one_failure_fails_the_part(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    commands = tuple(
+        (sys.executable, "-c", f"print('said {code}'); raise SystemExit({code})") for code in (0, 3)
+    )
+
+    outcome = run.run_part(run.Part("stack", commands, 60, side_by_side=True))
+
+    assert (outcome.code, outcome.word) == (3, "FAILED (exit 3)")
+    assert {"said 0", "said 3"} <= set(capfd.readouterr().out.splitlines())
+
+
+def test_every_stack_test_is_in_one_group() -> None:
+    groups = [path for group in run.stack_groups() for path in group]
+    files = [str(path.relative_to(run.ROOT)) for path in (run.ROOT / "tests/stack").rglob("test_*.py")]
+
+    assert files
+    assert all(sum(file == path or file.startswith(f"{path}/") for path in groups) == 1 for file in files)
