@@ -235,4 +235,9 @@ def test_redis_down_does_not_keep_it_from_reading(scene: Scene) -> None:
     consumer.subscribe([scene.topic])
 
     assert set(read_until(consumer, ids)) == ids
-    until(lambda: consumer.hotkey.stats().source.reachable is False, consumer.hotkey.stats)
+
+    def tells() -> bool:
+        consumer.poll(0.1)  # the cluster's id, and with it the table's name, is learned while it polls
+        return consumer.hotkey.stats().source.reachable is False
+
+    until(tells, consumer.hotkey.stats)
