@@ -8,36 +8,18 @@ from typing import Any, cast
 
 import kopf
 import pytest
-from kubernetes import client
 
 from hotkey_operator import loop
-from hotkey_operator.adapters.kubernetes import KubernetesTables
 from hotkey_operator.adapters.signer import EnvelopeSigner
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Decision
 from hotkey_operator.handlers import Governor
 from hotkey_operator.ports import Ports
 from tests.simulation.memory import MemoryBrokers, MemoryDistribution, MemoryTables
+from tests.unit.operator.daemon import Running, an_api_that_is_away
 
 NOW = 1_000_000.0
 DEADLINE_SECONDS = 10.0
-
-
-class Running:
-    """The flag that Kopf hands to a daemon, never set."""
-
-    def __bool__(self) -> bool:
-        return False
-
-    async def wait(self, timeout: float | None = None) -> bool:
-        await asyncio.sleep(timeout or 0.0)
-        return False
-
-
-def an_api_that_is_away() -> KubernetesTables:
-    settings = client.Configuration(host="http://127.0.0.1:1")
-    settings.retries = False
-    return KubernetesTables(client.ApiClient(settings))
 
 
 def test_the_probe_and_the_other_loops_go_on_while_a_plan_is_computed(

@@ -12,15 +12,14 @@ from typing import Any, cast
 
 import kopf
 from kopf._core.engines.probing import health_reporter  # what kopf.operator(liveness_endpoint=...) runs
-from kubernetes import client
 
-from hotkey_operator.adapters.kubernetes import KubernetesTables
 from hotkey_operator.adapters.signer import EnvelopeSigner
 from hotkey_operator.engine.model import StoredTable
 from hotkey_operator.handlers import Governor
 from hotkey_operator.liveness import STALE_SECONDS
 from hotkey_operator.ports import PolicyRef, Ports
 from tests.simulation.memory import MemoryBrokers, MemoryDistribution, MemoryTables
+from tests.unit.operator.daemon import Running, an_api_that_is_away
 
 NOW = 1_000_000.0
 DEADLINE_SECONDS = 10.0
@@ -46,23 +45,6 @@ class HangingTables(MemoryTables):
         self.asked.set()
         await self.answer.wait()
         return await super().read(ref)
-
-
-class Running:
-    """The flag that Kopf hands to a daemon, never set."""
-
-    def __bool__(self) -> bool:
-        return False
-
-    async def wait(self, timeout: float | None = None) -> bool:
-        await asyncio.sleep(timeout or 0.0)
-        return False
-
-
-def an_api_that_is_away() -> KubernetesTables:
-    settings = client.Configuration(host="http://127.0.0.1:1")
-    settings.retries = False
-    return KubernetesTables(client.ApiClient(settings))
 
 
 def free_port() -> int:
