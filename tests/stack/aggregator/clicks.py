@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Pro
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from tests.stack.aggregator.process import wait_until
+from tests.stack.end_offsets import end_offsets
 
 FIRST_MINUTE = 1_715_853_600_000
 KeyAndValue = tuple[bytes | None, bytes | None]
@@ -132,23 +133,20 @@ class Load:
         return note
 
 
-def ends(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
+def ends(bootstrap: str, topic: str) -> dict[int, int]:
     """The end offset of each partition that holds anything."""
     reader = _reader(bootstrap)
-    marks = {
-        number: reader.get_watermark_offsets(TopicPartition(topic, number), 10)
-        for number in range(partitions)
-    }
+    found = end_offsets(reader, topic)
     reader.close()
-    return {number: found[1] for number, found in marks.items() if found is not None and found[1] > 0}
+    return {number: end for number, end in found.items() if end > 0}
 
 
-def recount(bootstrap: str, topics: dict[str, int]) -> tuple[set[str], dict[tuple[str, str, str], int]]:
-    """Every distinct id in the topics (name to partitions), and the clicks per advertiser, ad and minute."""
+def recount(bootstrap: str, *topics: str) -> tuple[set[str], dict[tuple[str, str, str], int]]:
+    """Every distinct id in the topics, and the clicks per advertiser, ad and minute."""
     seen: dict[str, tuple[str, str, str]] = {}
     reader = _reader(bootstrap)
-    for topic, partitions in topics.items():
-        left = ends(bootstrap, topic, partitions)
+    for topic in topics:
+        left = ends(bootstrap, topic)
         reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in left])
         deadline = time.monotonic() + 60
         while left:

@@ -27,6 +27,7 @@ from hotkey_sdk.routing.follower import Follower
 from hotkey_sdk.routing.names import TABLE_ENVELOPE, table_key
 from hotkey_sdk.routing.table import Stream, Table
 from tests.chart.commands import Program
+from tests.stack.end_offsets import end_offsets
 from tests.stack.operator.process import SECRET, Operator
 from tests.stack.operator.waiting import WAIT_SECONDS, eventually
 
@@ -197,12 +198,12 @@ class Scene:
     def ends(self, topic: str) -> dict[int, int]:
         """The end offset of each partition."""
         with self._reader() as reader:
-            return _ends(reader, topic)
+            return end_offsets(reader, topic)
 
     def records(self, topic: str, since: Mapping[int, int] | None = None) -> list[Message]:
         """Every record that is in the topic now, from these offsets on where some are given."""
         with self._reader() as reader:
-            ends, first = _ends(reader, topic), since or {}
+            ends, first = end_offsets(reader, topic), since or {}
             wanted = sum(end - first.get(partition, 0) for partition, end in ends.items())
             reader.assign([TopicPartition(topic, p, first.get(p, 0)) for p in ends])
             found: list[Message] = []
@@ -221,9 +222,3 @@ class Scene:
             yield consumer
         finally:
             consumer.close()
-
-
-def _ends(reader: Consumer, topic: str) -> dict[int, int]:
-    partitions = reader.list_topics(topic, timeout=10).topics[topic].partitions
-    marks = {p: reader.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in partitions}
-    return {partition: high for partition, (_, high) in marks.items()}

@@ -185,7 +185,8 @@ def test_a_spec_that_the_schema_let_pass_is_answered_with_a_condition_and_heals(
         eventually("the rules are gone", lambda: accepted(scene, spec))
         # then the field is named, and the operator goes on
         assert "spec.spread.by" in scene.wait_for_condition("clicks", "InvalidSpec")
-        scene.apply("fine", {"topic": topic, **COLD})
+        scene.apply("fine", {"topic": scene.topic(f"{topic}-fine"), **COLD})
+        scene.wait_for_condition("fine", "Governing")
         assert operator.health() == 200
     finally:
         scene.kubectl("apply", "-f", str(ROOT / "crds"))

@@ -20,6 +20,7 @@ from hotkey_sdk.routing.envelope import SigningKey, digest, seal
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.report import ClientReport, decode_report
 from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table
+from tests.stack.end_offsets import end_offsets
 
 PARTITIONS = 12
 SECONDS = 40.0
@@ -133,14 +134,13 @@ class Scene:
         consumer = Consumer(
             {"bootstrap.servers": self.stack.kafka.bootstrap, "group.id": uuid4().hex, "log_level": 0}
         )
-        count = len(self._led(topic))
-        places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(count)]
-        ends = [consumer.get_watermark_offsets(place, timeout=30)[1] for place in places]
-        consumer.assign(places)
+        ends = end_offsets(consumer, topic)
+        count = sum(ends.values())
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in ends])
         found: list[Message] = []
         deadline = time.monotonic() + SECONDS
-        while len(found) < sum(ends):
-            assert time.monotonic() < deadline, f"{len(found)} of {sum(ends)} records of {topic} were read"
+        while len(found) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} records of {topic} were read"
             found += [message for message in consumer.consume(1000, 0.2) if message.error() is None]
         consumer.close()
         return found
