@@ -45,13 +45,25 @@ VALID: dict[str, Document] = {
     "keys preserved": {"spread": {"recordKey": "Preserve"}},
     "the smallest limits": {"limits": {"maxHotKeys": 1, "maxShardsPerKey": 1, "changesPerMinute": 1}},
     "the largest limits": {"limits": {"maxHotKeys": 256, "maxShardsPerKey": 1024, "changesPerMinute": 600}},
+    "rates from Prometheus": {
+        "metrics": {
+            "source": "Prometheus",
+            "prometheus": {
+                "url": "http://prometheus:9090",
+                "query": 'kminion_kafka_topic_partition_high_water_mark{topic_name="clicks"}',
+                "partitionLabel": "partition_id",
+                "sizeQuery": 'kafka_log_size{topic="clicks"}',
+            },
+        }
+    },
+    "lag as a trigger": {"trigger": {"lagSeconds": 30}, "consumers": {"groups": ["billing"]}},
     "what is not yet carried out": {
         "clusterRef": {"name": "main"},
         "mode": "Propose",
         "spread": {"ordering": "PerKey"},
         "dedicatedTopic": {"enabled": True, "warm": 1, "partitions": 24},
         "consumers": {"groups": ["billing"], "ignore": ["console"]},
-        "metrics": {"source": "Prometheus"},
+        "metrics": {"source": "Producers", "sampling": False},
         "overrides": [{"key": "nike", "pin": {"shards": 8}}, {"key": "x", "exclude": True}],
     },
 }
@@ -79,6 +91,11 @@ INVALID: dict[str, tuple[Document, str]] = {
     "a trigger time without a unit": ({"trigger": {"for": "10"}}, "trigger.for must be a duration"),
     "a trigger time in days": ({"trigger": {"for": "1d"}}, "trigger.for must be a duration"),
     "a trigger time of hours": ({"trigger": {"for": "2h"}}, "trigger.for must be a duration of at most 1h"),
+    "Prometheus without a query": (
+        {"metrics": {"source": "Prometheus"}},
+        "metrics.prometheus with url and query is needed",
+    ),
+    "a lag of nothing": ({"trigger": {"lagSeconds": 0}}, "spec.trigger.lagSeconds"),
     "a release time below nothing": ({"release": {"for": "-5s"}}, "release.for must be a duration"),
     "a release time of days": ({"release": {"for": "25h"}}, "release.for must be a duration of at most 24h"),
     "a release at the trigger": ({"release": {"ratio": 1}}, "release.ratio must be above 0 and below 1"),

@@ -116,7 +116,9 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.dedicatedTopic": {"dedicatedTopic": {"enabled": True}},
     "spec.consumers.groups": {"consumers": {"groups": ["g"]}},
     "spec.consumers.ignore": {"consumers": {"ignore": ["g"]}},
-    "spec.metrics.source: Prometheus": {"metrics": {"source": "Prometheus"}},
+    "spec.trigger.lagSeconds": {"trigger": {"lagSeconds": 30}},
+    "spec.metrics.source: Producers": {"metrics": {"source": "Producers"}},
+    "spec.metrics.sampling": {"metrics": {"sampling": False}},
     "spec.overrides": {"overrides": [{"key": "nike", "pin": {"shards": 8}}]},
 }
 

@@ -140,6 +140,44 @@ Action = WriteTable | PublishTable | EmitEvent
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What a verdict rests on: the key's hottest partition and the sample of it.
+
+    `partition_share`: the key's part of the partition's records (or bytes) in 0..1, and half the width of its
+    95 % interval. `batches`: the runs that the bound comes from. `age_seconds`: of the sample.
+    """
+
+    partition: int
+    partition_records_per_second: float
+    partition_share: float
+    partition_share_error: float
+    records: int
+    batches: int
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the decision takes: pairs of (key, partition), and the part of the key's slots that moved (0..1).
+
+    `order`: what is given up, in words for people.
+    """
+
+    order: str
+    partitions: int
+    slots_moved: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """What was not done instead, such as a coarser rung or `leave it plain`, and why."""
+
+    option: str
+    reason: Reason
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyVerdict:
     """What was decided for one key, and from what: rates in records/s, shares of the topic in 0..1."""
 
@@ -151,6 +189,9 @@ class KeyVerdict:
     share_error: float
     shards: int = 0
     by: tuple[str, ...] = ()
+    basis: Basis | None = None
+    cost: Cost | None = None
+    rejected: tuple[Rejected, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

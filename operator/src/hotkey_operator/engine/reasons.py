@@ -26,8 +26,12 @@ class Reason(StrEnum):
     HOLDING = "Holding"  # a spread key is still hot; the plan stands
     SETTLING = "Settling"  # the effect of the last change is not yet visible
     BALANCED = "Balanced"  # over the trigger, but the load is even: nothing to gain
+    PARTIAL_ADOPTION = "PartialAdoption"  # a spread key still arrives plain, from producers without the table
+    FLAPPING = "Flapping"  # a key went back and forth; its next change waits longer
     # why nothing can be done
     NO_DOMINANT_KEY = "NoDominantKey"
+    NOT_SAMPLED = "NotSampled"  # `metrics.sampling` is off and no producer reports its keys
+    SLOW_CONSUMER = "SlowConsumer"  # lag that grows on every partition alike: no key is to blame
     TOPIC_COMPACTED = "TopicCompacted"
     TOO_MANY_HOT_KEYS = "TooManyHotKeys"
     KEY_TOO_LONG = "KeyTooLong"  # to stand in a table that every client reads

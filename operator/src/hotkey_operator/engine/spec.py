@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,6 +35,14 @@ class Mode(StrEnum):
     OBSERVE = "Observe"
 
 
+class Source(StrEnum):
+    """Where the rates of partitions come from."""
+
+    KAFKA = "Kafka"
+    PROMETHEUS = "Prometheus"
+    PRODUCERS = "Producers"
+
+
 class Ordering(StrEnum):
     NONE = "None"
     PER_DIMENSION = "PerDimension"
@@ -57,6 +65,7 @@ class Trigger:
     bytes_per_second: float | None = DEFAULT_BYTES_PER_SECOND
     skew: Skew | None = None
     for_seconds: float = 1.0
+    lag_seconds: float | None = None  # of a registered group on one partition; None: lag is not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,29 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Prometheus:
+    """Where to ask, and what for: a query of one series per partition, of its end offset (not of a rate).
+
+    `partition_label` names the label with the partition's number. `size_query`: one series per partition of
+    the size of its log in bytes, such as kafka_log_size.
+    """
+
+    url: str
+    query: str
+    partition_label: str = "partition"
+    size_query: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where rates come from. `sampling` False: no payload is read; keys come from producers' reports."""
+
+    source: Source = Source.KAFKA
+    sampling: bool = True
+    prometheus: Prometheus | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySpec:
     """What a person asked for one topic, defaults filled in. Build it with `parse_spec`."""
 
@@ -99,7 +131,7 @@ class PolicySpec:
     limits: Limits = Limits()
     consumer_groups: tuple[str, ...] = ()
     ignored_groups: tuple[str, ...] = ()
-    metrics_source: str = "Kafka"
+    metrics: Metrics = Metrics()
     overridden_keys: tuple[str, ...] = ()
 
     @property
@@ -133,7 +165,7 @@ def parse_spec(spec: Mapping[str, Any]) -> PolicySpec:
         ),
         consumer_groups=tuple(document.consumers.groups),
         ignored_groups=tuple(document.consumers.ignore),
-        metrics_source=document.metrics.source,
+        metrics=_metrics(document.metrics),
         overridden_keys=tuple(str(override.get("key", "")) for override in document.overrides),
     )
 
@@ -147,7 +179,9 @@ def unsupported_fields(spec: PolicySpec) -> tuple[str, ...]:
         "spec.dedicatedTopic": spec.dedicated_topic,
         "spec.consumers.groups": bool(spec.consumer_groups),
         "spec.consumers.ignore": bool(spec.ignored_groups),
-        f"spec.metrics.source: {spec.metrics_source}": spec.metrics_source != "Kafka",
+        "spec.trigger.lagSeconds": spec.trigger.lag_seconds is not None,
+        f"spec.metrics.source: {spec.metrics.source}": spec.metrics.source is not Source.KAFKA,
+        "spec.metrics.sampling": not spec.metrics.sampling,
         "spec.overrides": bool(spec.overridden_keys),
     }
     return tuple(field for field, is_asked in asked.items() if is_asked)
@@ -202,6 +236,7 @@ class _Trigger(_Document, frozen=True):
     bytes_per_second: Rate | None = None
     skew: _Skew | None = None
     for_: str = msgspec.field(name="for", default="1s")
+    lag_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
 
 class _Release(_Document, frozen=True):
@@ -232,8 +267,17 @@ class _Consumers(_Document, frozen=True):
     ignore: list[str] = []
 
 
+class _Prometheus(_Document, frozen=True):
+    url: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    query: Annotated[str, msgspec.Meta(min_length=1, max_length=1_024)]
+    partition_label: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = "partition"
+    size_query: Annotated[str, msgspec.Meta(min_length=1, max_length=1_024)] | None = None
+
+
 class _Metrics(_Document, frozen=True):
-    source: Literal["Kafka", "Prometheus", "Producers"] = "Kafka"
+    source: Source = Source.KAFKA
+    sampling: bool = True
+    prometheus: _Prometheus | None = None
 
 
 class _Policy(_Document, frozen=True):
@@ -265,7 +309,19 @@ def _trigger(document: _Trigger) -> Trigger:
         records, bytes_ = DEFAULT_RECORDS_PER_SECOND, DEFAULT_BYTES_PER_SECOND
     given = document.skew
     skew = Skew(given.ratio, given.floor_records_per_second) if given else None
-    return Trigger(records, bytes_, skew, seconds(document.for_, "spec.trigger.for"))
+    return Trigger(
+        records, bytes_, skew, seconds(document.for_, "spec.trigger.for"), lag_seconds=document.lag_seconds
+    )
+
+
+def _metrics(document: _Metrics) -> Metrics:
+    given = document.prometheus
+    if document.source is Source.PROMETHEUS and given is None:
+        raise SpecError("spec.metrics.prometheus: missing, but source Prometheus needs its url and query")
+    prometheus = (
+        Prometheus(given.url, given.query, given.partition_label, given.size_query) if given else None
+    )
+    return Metrics(document.source, document.sampling, prometheus)
 
 
 def _spread(document: _Spread, known: set[str]) -> Spread:
