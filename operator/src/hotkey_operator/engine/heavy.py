@@ -59,12 +59,16 @@ class KeyEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One partition's sample, digested. `at`: when it was taken; `mean_bytes`: of a record."""
+    """One partition's sample, digested. `at`: when it was taken; `mean_bytes`: of a record.
+
+    `batches`: the runs that its error bounds come from.
+    """
 
     at: float
     records: int
     mean_bytes: float
     keys: Mapping[bytes, KeyEvidence]
+    batches: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
             )
             for key in kept
         },
+        batches=len(runs),
     )
 
 
