@@ -13,6 +13,7 @@ from hotkey_operator.engine.background import believed
 from hotkey_operator.engine.cooling import merged_back
 from hotkey_operator.engine.guards import Stop, first_stop
 from hotkey_operator.engine.heavy import KeyLoad, weights
+from hotkey_operator.engine.model import Cost, Rejected
 from hotkey_operator.engine.placement import Ground, HotKey, Plan, plan
 from hotkey_operator.engine.rates import FAST_SECONDS, STEADY_SECONDS, SURELY
 from hotkey_operator.engine.reasons import Reason
@@ -28,13 +29,20 @@ WORTH = 0.05  # of the hottest partition's load: a plan that gains less is not w
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The routes that shall stand, and why. `refused`: heavy keys without one; `merged`: those taken back."""
+    """The routes that shall stand, and why. `refused`: heavy keys without one; `merged`: those taken back.
+
+    Of each key that is routed, refused or taken back: `costs`, what standing as decided takes; `rejected`,
+    what was not done instead and why; `noted`, more than that it is held, such as PartialAdoption.
+    """
 
     reason: Reason
     message: str
     routes: tuple[Route, ...]
     refused: dict[bytes, Stop] = field(default_factory=dict)
     merged: tuple[Route, ...] = ()
+    costs: dict[bytes, Cost] = field(default_factory=dict)
+    rejected: dict[bytes, tuple[Rejected, ...]] = field(default_factory=dict)
+    noted: dict[bytes, Stop] = field(default_factory=dict)
 
 
 def route(s: Situation) -> Outcome:
