@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hotkey_operator.engine.model import EndOffsets, PartitionSample, StoredTable, TopicFacts, Unreadable
+from hotkey_operator.engine.model import (
+    EndOffsets,
+    KeyTally,
+    PartitionSample,
+    StoredTable,
+    TopicFacts,
+    Unreadable,
+)
+from hotkey_operator.engine.spec import Metrics
 from hotkey_sdk.routing.report import ClientReport
 from hotkey_sdk.routing.table import Dimension, Stream, Table
 
@@ -36,15 +44,23 @@ class SampleBudget:
     seconds: float = 1.0
 
 
-class Brokers(Protocol):
+class Meter(Protocol):
+    """What counts the records of a topic: Kafka itself, a Prometheus that watches it, or its producers."""
+
+    async def end_offsets(self, name: str, partitions: int) -> EndOffsets:
+        """A counter of each partition 0..`partitions`-1, and the time that they are of.
+
+        Differences count records; only Kafka's are offsets for certain. Readings with an equal `at` are one
+        reading. At a later `at` no counter is lower, unless the topic was made anew.
+        """
+        ...
+
+
+class Brokers(Meter, Protocol):
     """A Kafka cluster."""
 
     async def topic(self, name: str) -> TopicFacts | None:
         """Facts of the topic, or None when it does not exist."""
-        ...
-
-    async def end_offsets(self, name: str, partitions: int) -> EndOffsets:
-        """End offsets of partitions 0..`partitions`-1."""
         ...
 
     async def sample(
@@ -148,11 +164,28 @@ class Signer(Protocol):
         ...
 
 
+class Sources(Protocol):
+    """What a policy may name in `metrics`, beside Kafka."""
+
+    def meter(self, metrics: Metrics, stream: Stream) -> Meter:
+        """What counts the stream's records where `source` is not Kafka."""
+        ...
+
+    def log_sizes(self, metrics: Metrics) -> Meter | None:
+        """The size of each partition's log in bytes, which falls when old records go; None: not asked for."""
+        ...
+
+    async def tallies(self, stream: Stream, partitions: int) -> tuple[KeyTally, ...]:
+        """What producers tell of the stream's keys by now; partitions of which none does are left out."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All of the outside that one turn of a policy's loop needs."""
+    """All of the outside that one turn of a policy's loop needs. `sources` None: there is Kafka alone."""
 
     brokers: Brokers
     distribution: Distribution
     tables: Tables
     signer: Signer
+    sources: Sources | None = None

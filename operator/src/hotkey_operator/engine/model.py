@@ -49,6 +49,36 @@ class EndOffsets:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedKey:
+    """A key as producers counted it on one partition, per second.
+
+    `missed`: the most records/s beyond `records_per_second` that it may carry (a bounded sketch counts some
+    records under no key).
+    """
+
+    records_per_second: float
+    bytes_per_second: float
+    missed: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTally:
+    """What producers told of one partition: all that they sent to it, and its heavy keys.
+
+    `since`: unix seconds of the operator's clock at which the oldest count in it began. `samples`: records
+    that were looked at. `unlisted`: the most records/s that any key carries which is not in `keys`.
+    """
+
+    partition: int
+    since: float
+    records_per_second: float
+    bytes_per_second: float
+    samples: int
+    unlisted: float
+    keys: Mapping[bytes, CountedKey]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredTable:
     """The truth: the table in the RoutingTable object, and the version to compare and set against.
 
@@ -99,6 +129,8 @@ class Observation:
     rival: str | None = None
     failure: str | None = None  # what could not be read this turn, in words for people
     unreadable: Unreadable | None = None
+    log_sizes: EndOffsets | None = None  # bytes of each partition's log instead of offsets
+    tallies: tuple[KeyTally, ...] = ()  # of partitions whose producers told their keys
 
     @property
     def resource_version(self) -> str | None:
