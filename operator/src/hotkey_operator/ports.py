@@ -6,11 +6,12 @@ coroutines, so that a simulation can interleave, delay and crash at each of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hotkey_operator.engine.model import (
+    Committed,
     EndOffsets,
     KeyTally,
     PartitionSample,
@@ -75,6 +76,21 @@ class Brokers(Meter, Protocol):
 
         A partition whose window is empty, or that gave nothing in time, is left out.
         """
+        ...
+
+
+class Groups(Protocol):
+    """The consumer groups of a Kafka cluster."""
+
+    async def committed(self, topic: str, partitions: int, groups: Sequence[str]) -> tuple[Committed, ...]:
+        """What each of `groups` has committed on partitions 0..`partitions`-1 of `topic`, in their order.
+
+        An unknown group has committed nothing. One that cannot be asked says so and hides no other.
+        """
+        ...
+
+    async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
+        """The first offset that each partition still holds; retention has deleted those before."""
         ...
 
 
@@ -188,4 +204,5 @@ class Ports:
     distribution: Distribution
     tables: Tables
     signer: Signer
+    groups: Groups | None = None
     sources: Sources | None = None

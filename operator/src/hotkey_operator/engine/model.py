@@ -113,6 +113,26 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Committed:
+    """What a consumer group has committed: partition to the offset of the next record that it wants.
+
+    A partition without a commit is left out. `failure`: why the group could not be asked.
+    """
+
+    group: str
+    offsets: Mapping[int, int]
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the registered groups are. `starts`: the first offset that the log still holds, where asked."""
+
+    groups: tuple[Committed, ...]
+    starts: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """All that one turn knows. `topic` None: it does not exist; `rival` names the older policy, if any.
 
@@ -237,6 +257,19 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsumerLag:
+    """How far a group is behind on the partition where it is furthest behind, in seconds and in records.
+
+    All None: it has committed nothing on this topic, or could not be asked.
+    """
+
+    group: str
+    seconds: float | None = None
+    partition: int | None = None
+    records: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The figures of status: imbalance is max/mean of the records appended per partition over 60 s."""
 
@@ -249,6 +282,7 @@ class Summary:
     producers_applied: int = 0
     consumers: int = 0
     consumers_applied: int = 0
+    consumer_lag: tuple[ConsumerLag, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
