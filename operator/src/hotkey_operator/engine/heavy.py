@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hotkey_operator.engine.adoption import stray, stray_by_excess
 from hotkey_operator.engine.model import PartitionSample, SampledRecord
+from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import RecordKey, Route, Table, shard_key
 
 KEYS_KEPT = 64  # of each sample
@@ -50,11 +52,15 @@ class RungEvidence:
 
 @dataclass(frozen=True, slots=True)
 class KeyEvidence:
-    """One key in one partition's sample: its part of the records and of the bytes."""
+    """One key in one partition's sample: its part of the records and of the bytes.
+
+    `plain`: the part of the key's own records that stand under the key itself although it has shards.
+    """
 
     records: Fraction
     bytes: Fraction
     rungs: Mapping[Rung, RungEvidence] = field(default_factory=dict)
+    plain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,8 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
         return None
     owners = {record.key: whose.key_of(record.key) for record in records if record.key is not None}
     counts = Counter(owners[record.key] for record in records if record.key is not None)
+    sharded = set(whose.owners.values())
+    plain = Counter(record.key for record in records if record.key in sharded)
     kept = sorted(counts, key=lambda key: (-counts[key], key))[:KEYS_KEPT]
     tallies = [_tally(run, owners) for run in runs]
     dimensions = _dimensions(records, owners) if rungs else {}
@@ -114,6 +122,7 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
                 records=_fraction([(t.records.get(key, 0), t.total_records) for t in tallies], len(records)),
                 bytes=_fraction([(t.bytes.get(key, 0), t.total_bytes) for t in tallies], len(records)),
                 rungs={rung: _rung(dimensions[key], rung) for rung in rungs},
+                plain=plain[key] / counts[key],
             )
             for key in kept
         },
@@ -184,13 +193,20 @@ def _rung(dimensions: Sequence[Mapping[str, str]], rung: Rung) -> RungEvidence:
 class KeyLoad:
     """What one key puts on the topic, in the planning unit per second (records or bytes).
 
-    `on`: what it puts on each partition that was sampled; `error`: the standard error of `total`.
+    `on`: what it puts on each partition that was sampled; `error`: the standard error of `total`. `stray`:
+    what of `on` does not follow the key's route.
     """
 
     key: bytes
     total: float
     error: float
     on: Mapping[int, float]
+    stray: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def follows(self) -> float:
+        """What a table can move: all but what strays."""
+        return max(0.0, self.total - sum(self.stray.values()))
 
     @property
     def surely(self) -> float:
@@ -224,16 +240,32 @@ def _key_load(
     route: Route | None,
 ) -> KeyLoad:
     on: dict[int, float] = {}
-    variance = 0.0
+    errors: dict[int, float] = {}
     parts = weights(route) if route is not None else {}
     for partition, seen in evidence.items():
         if partition < len(loads) and (key in seen.keys or partition in parts):
             found = _found(seen, key, by_bytes)
             on[partition] = found.value * loads[partition]
-            variance += (found.error * loads[partition]) ** 2
+            errors[partition] = found.error * loads[partition]
     covered = sum(part for partition, part in parts.items() if partition in evidence)
     scale = 1 / covered if covered > 0 else 1.0
-    return KeyLoad(key, sum(on.values()) * scale, math.sqrt(variance) * scale, on)
+    strays = _stray(route, evidence, on, errors, len(loads)) if route is not None else {}
+    total = (sum(on.values()) - sum(strays.values())) * scale + sum(strays.values())
+    error = math.hypot(*(each * (scale if p in parts else 1.0) for p, each in errors.items()))
+    return KeyLoad(key, total, error, on, strays)
+
+
+def _stray(
+    route: Route,
+    evidence: Mapping[int, Evidence],
+    on: Mapping[int, float],
+    errors: Mapping[int, float],
+    partitions: int,
+) -> dict[int, float]:
+    if route.record_key is RecordKey.PRESERVE:
+        return stray_by_excess(weights(route), on, errors, partition_for(route.key, partitions))
+    plain = {p: seen.keys[route.key].plain for p, seen in evidence.items() if route.key in seen.keys}
+    return stray(weights(route), on, plain)
 
 
 def _found(seen: Evidence, key: bytes, by_bytes: bool) -> Fraction:
