@@ -62,8 +62,12 @@ simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
 	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0)
 
 .PHONY: bench
-bench: venv ## measure onset to spread and the SDK's cost; writes bench/out
-	@$(PY) -m bench
+bench: venv ## measure all that is promised, beside its alternatives; writes bench/out (PARTS="onset overhead": only these)
+	@$(PY) -m bench $(PARTS)
+
+.PHONY: bench-docs
+bench-docs: venv ## copy the report of bench/out to docs/benchmarks.md
+	@$(PY) -m bench --docs
 
 .PHONY: generate
 generate: venv ## copy the custom resources into the chart and docs/policy-reference.md

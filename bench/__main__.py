@@ -1,4 +1,5 @@
-"""`python -m bench`: measures, shows progress, writes bench/out/report.md and bench/out/results.json."""
+"""`python -m bench [PART ...]`: measures, shows progress, and writes the report: OUT/report.md, OUT/img/*.svg
+and OUT/results.json with every raw value, from which `--render` makes the report again."""
 
 from __future__ import annotations
 
@@ -7,86 +8,141 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from bench import onset, overhead
-from bench.figures import Cost, Onset
 from bench.machine import ROOT, machine, versions
-from bench.report import Results, markdown
-from devstack import StackError
-from examples.demo.errors import DemoError
-from examples.load import LoadError
+from bench.part import PARTS, Run, measured
+from bench.report import IMAGES, Measured, Report, Results, report
 
-PARTS = ("onset", "overhead")
+RESULTS, REPORT = "results.json", "report.md"
+DOCS, DOCS_NAME = ROOT / "docs", "benchmarks"  # docs/benchmarks.md and .json
+QUICK = Run("", quick=True, onsets=1, rounds=2, records=2_000)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--onsets", type=int, default=24, help="how many (default 24)")
-    parser.add_argument("--rounds", type=int, default=9, help="paired rounds of the CPU figures (default 9)")
+    parser.add_argument("--quick", action="store_true", help="so small that it only shows that it works")
+    parser.add_argument("--onsets", type=int, help=f"how many (default {Run('').onsets})")
+    parser.add_argument("--rounds", type=int, help=f"of the part overhead (default {Run('').rounds})")
     parser.add_argument(
-        "--records", type=int, default=100_000, help="records a case and round (default 100000)"
+        "--records", type=int, help=f"a case and round of the part overhead (default {Run('').records})"
     )
-    parser.add_argument(
-        "--seed", type=int, default=1, help="of the moments of onset and the order of the cases"
-    )
+    parser.add_argument("--seed", type=int, default=1, help="of all that is drawn (default 1)")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "out", help="default: bench/out")
+    parser.add_argument(
+        "--from", dest="source", type=Path, help="the results to tell (default OUT/results.json)"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep what OUT holds of the other parts")
+    parser.add_argument("--render", action="store_true", help="measure nothing: make OUT's report again")
+    parser.add_argument(
+        "--docs", action="store_true", help=f"measure nothing: write OUT's report as docs/{DOCS_NAME}.md"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if options.parts and (options.render or options.docs):
+        parser.error(f"{'--docs' if options.docs else '--render'} takes all parts that OUT holds")
     return options
 
 
-def run(options: argparse.Namespace, root: Path, command: str) -> Results:
-    """Measure what was asked for; everything that is started lives under `root` and is stopped again."""
-    parts, on, made_of = options.parts or PARTS, machine(), versions()
-    onsets = _onsets(root / "onset", options.onsets, options.seed) if "onset" in parts else []
-    costs = _costs(root / "overhead", options) if "overhead" in parts else []
-    return Results(command, on, made_of, onsets, costs, overhead.PEERS)
-
-
-def _onsets(root: Path, count: int, seed: int) -> list[Onset]:
-    onsets = []
-    for number, figure in enumerate(onset.measure(root, count, seed), 1):
-        print(f"onset {number} of {count}: spread after {figure.slowest_producer:.2f} s", flush=True)
-        onsets.append(figure)
-    return onsets
-
-
-def _costs(root: Path, options: argparse.Namespace) -> list[list[Cost]]:
-    rounds = []
-    for costs in overhead.measure(root, options.rounds, options.records, options.seed):
-        rounds.append(costs)
-        shown = ", ".join(f"{cost.case} {cost.process:.2f}" for cost in costs)
-        print(f"round {len(rounds)} of {options.rounds}, CPU us per record: {shown}", flush=True)
-    return rounds
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when everything was measured, whatever the figures."""
+    """0 when every part was measured, whatever the figures; 1 when one failed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = parse(arguments)
-    given = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "-m", "bench", *given])
+    source = options.source or options.out / RESULTS
     try:
-        with tempfile.TemporaryDirectory(prefix="hotkey-bench-") as root:
-            results = run(options, Path(root), command)
-    except (DemoError, LoadError, StackError) as error:
-        print(f"the benchmark failed: {error}", file=sys.stderr)
-        return 1
+        if options.docs:
+            return _publish(source)
+        if not options.render:
+            _measure(options)
+        made = _written(_read(source), options.out, REPORT)
     except KeyboardInterrupt:
         print("interrupted: nothing was left running", file=sys.stderr)
         return 130
+    except (OSError, msgspec.DecodeError) as error:
+        print(f"there are no results to tell: {error}; measure first: make bench", file=sys.stderr)
+        return 1
+    print(f"\n{made.markdown}\nwritten to {options.out}")
+    if made.failed:
+        print(f"failed: {', '.join(made.failed)}", file=sys.stderr)
+    return 1 if made.failed else 0
+
+
+def _measure(options: argparse.Namespace) -> None:
+    """Measure part by part; after each, what there is stands in OUT."""
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(results)))
-    report = markdown(results)
-    (options.out / "report.md").write_text(report)
-    print(f"\n{report}\nwritten to {options.out}")
+    file = options.out / RESULTS
+    results = _read(file) if options.keep and file.exists() else Results()
+    for name in [name for name in PARTS if name in (options.parts or PARTS)]:
+        results = results.plus(_measured(name, options))
+        file.write_bytes(_encoded(results))
+
+
+def _measured(name: str, options: argparse.Namespace) -> Measured:
+    print(f"== {name}", flush=True)
+    on, made_of, started = machine(), versions(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="hotkey-bench-", ignore_cleanup_errors=True) as folder:
+        answer = measured(name, _run(options, Path(folder) / name))
+    if answer.failure is not None:
+        print(f"{name} failed: {answer.failure}", file=sys.stderr)
+    took = time.monotonic() - started
+    return Measured(name, _command_of(name, options), on, made_of, round(took, 1), options.quick, answer)
+
+
+def _run(options: argparse.Namespace, folder: Path) -> Run:
+    start = QUICK if options.quick else Run("")
+    sizes = {name: getattr(options, name) for name in ("onsets", "rounds", "records")}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    return msgspec.structs.replace(start, folder=str(folder), seed=options.seed, **given)
+
+
+def _command_of(name: str, options: argparse.Namespace) -> str:
+    """The command that measures this part alone in the same way."""
+    words = ["python", "-m", "bench", name]
+    words += ["--quick"] if options.quick else []
+    for option in ("onsets", "rounds", "records"):
+        if (value := getattr(options, option)) is not None:
+            words += [f"--{option}", str(value)]
+    words += ["--seed", str(options.seed)] if options.seed != 1 else []
+    return shlex.join(words)
+
+
+def _encoded(results: Results) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(results)) + b"\n"
+
+
+def _read(file: Path) -> Results:
+    return msgspec.json.decode(file.read_bytes(), type=Results)
+
+
+def _written(results: Results, folder: Path, name: str) -> Report:
+    made = report(results)
+    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(made.markdown)
+    for file, svg in made.images.items():
+        (folder / IMAGES / file).write_text(svg)
+    return made
+
+
+def _publish(source: Path) -> int:
+    """Copy the results into docs/ and write the report there; not those of a quick run, or without a part."""
+    results = _read(source)
+    wanting = [name for name in PARTS if name not in {each.part for each in results.measured}]
+    wanting += [each.part for each in results.measured if each.quick or each.answer.failure is not None]
+    if wanting:
+        print(
+            f"not published, these parts are missing, quick or failed: {', '.join(wanting)}", file=sys.stderr
+        )
+        return 1
+    (DOCS / f"{DOCS_NAME}.json").write_bytes(_encoded(results))
+    _written(results, DOCS, f"{DOCS_NAME}.md")
+    print(f"written to docs/{DOCS_NAME}.md")
     return 0
 
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
+import msgspec
 import redis
 
 import hotkey_sdk
-from bench.figures import Cost
+from bench.figures import Cost, Ratio, ratio
+from bench.part import Run
 from devstack import Stack
 from examples.demo.errors import DemoError
 from examples.demo.stream import Topic
@@ -65,7 +67,51 @@ class Case:
     records: tuple[Record, ...]
 
 
-def measure(root: Path, rounds: int, records: int, seed: int) -> Iterator[list[Cost]]:
+class Overhead(msgspec.Struct, frozen=True):
+    """All costs, one list a round."""
+
+    rounds: list[list[Cost]]
+
+    def ratios(self) -> list[Ratio]:
+        """Each case against its peer."""
+        return [ratio(case, peer, self.rounds) for case, peer in PEERS.items()]
+
+
+def measure(run: Run) -> Overhead:
+    """All rounds, with each shown as it is done."""
+    rounds = []
+    for costs in _rounds(run.root, run.rounds, run.records, run.seed):
+        rounds.append(costs)
+        shown = ", ".join(f"{cost.case} {cost.process:.2f}" for cost in costs)
+        run.say(f"round {len(rounds)} of {run.rounds}, CPU us per record: {shown}")
+    return Overhead(rounds)
+
+
+def section(result: Overhead) -> str:
+    """The ratios of each case."""
+    rows = [
+        f"| {r.case} | {r.peer} | {_range(r.thread, r.thread_low, r.thread_high)} | "
+        f"{_range(r.process, r.process_low, r.process_high)} | "
+        f"{r.thread_microseconds:.2f} | {r.process_microseconds:.2f} |"
+        for r in result.ratios()
+    ]
+    return "\n".join(
+        [
+            "## CPU per record\n",
+            "`hotkey_sdk.Producer` against `confluent_kafka.Producer` in "
+            f"{len(result.rounds)} paired rounds: median (range) of the ratios.\n",
+            "| SDK | peer | `produce()` thread | whole process | us thread | us process |",
+            "|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _range(median: float, low: float, high: float) -> str:
+    return f"{median:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _rounds(root: Path, rounds: int, records: int, seed: int) -> Iterator[list[Cost]]:
     """One list of costs a round, on a stack of its own under `root`; `records` are sent in each case."""
     with Stack(root, kubernetes=False) as stack:
         cases = _cases(stack, records)

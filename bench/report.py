@@ -1,100 +1,173 @@
-"""The report of a run: Markdown for people, JSON for programs. Pure."""
+"""The report of the stored results: Markdown for people, and its pictures. Pure; it knows no part by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from bench.figures import Cost, Onset, Quantiles, Ratio, ratio
 from bench.machine import Machine
+from bench.part import PARTS, Answer, Goal, Part, Plot
 
-GOAL_P50, GOAL_P99 = 3.0, 5.0  # seconds from onset to spread
-
-STAGES: tuple[tuple[str, Callable[[Onset], float]], ...] = (
-    ("the table with the route is written to Kubernetes", lambda o: o.table_written),
-    ("its hint is published in Redis", lambda o: o.hint_published),
-    ("the first producer routes", lambda o: o.first_producer),
-    ("**the slowest producer routes: spread**", lambda o: o.slowest_producer),
-)
+IMAGES = "img"  # the folder beside the report; each file in it begins with `bench-`
 
 
-class Results(msgspec.Struct, frozen=True):
-    """Everything measured in one run, with what it was measured on and the command that did it."""
+class Measured(msgspec.Struct, frozen=True):
+    """One part as it was measured: by which command, on what, in how many seconds, and what came of it."""
 
+    part: str
     command: str
     machine: Machine
     versions: dict[str, str]
-    onsets: list[Onset]
-    costs: list[list[Cost]]
-    peers: dict[str, str]
-
-    def ratios(self) -> list[Ratio]:
-        """Each case against its peer."""
-        return [ratio(case, peer, self.costs) for case, peer in self.peers.items()] if self.costs else []
+    seconds: float
+    quick: bool
+    answer: Answer
 
 
-def markdown(results: Results) -> str:
-    """The report for people."""
-    sections = [_head(results)]
-    if results.onsets:
-        sections.append(_onsets(results.onsets))
-    if results.costs:
-        sections.append(_costs(results.ratios()))
-    return "\n\n".join(sections) + "\n"
+class Results(msgspec.Struct, frozen=True):
+    """All parts that were measured, in the order of the report."""
+
+    measured: tuple[Measured, ...] = ()
+
+    def plus(self, new: Measured) -> Results:
+        """With this part instead of what was known of it."""
+        parts = {each.part: each for each in (*self.measured, new)}
+        return Results(tuple(parts[name] for name in PARTS if name in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The Markdown, and the pictures by file name, which stand in the folder `img` beside it."""
+
+    markdown: str
+    images: dict[str, str]
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """What one part gives to the report."""
+
+    measured: Measured
+    section: str
+    goals: Sequence[Goal] = ()
+    plots: Sequence[Plot] = ()
+    headline: str = ""
+    failure: str | None = None
+
+    @classmethod
+    def of(cls, measured: Measured) -> Chapter:
+        """The part's own words; where it failed, or its stored result cannot be told any more, why."""
+        if measured.answer.failure is not None:
+            return cls._failed(measured, measured.answer.failure)
+        try:
+            part = Part.load(measured.part)
+            result = msgspec.json.decode(measured.answer.result, type=part.result)
+            return cls(
+                measured, part.section(result), part.goals(result), part.plots(result), part.headline(result)
+            )
+        except Exception as error:  # whatever a part does wrong, the others are still told
+            return cls._failed(measured, f"{type(error).__name__}: {error}")
+
+    @classmethod
+    def _failed(cls, measured: Measured, why: str) -> Chapter:
+        return cls(measured, f"## {measured.part}\n\n**This part failed:** {why}", failure=why)
+
+    @property
+    def markdown(self) -> str:
+        """The section with its pictures and the command that measured it."""
+        shown = [f"![{plot.alt}]({IMAGES}/{_file(plot)})" for plot in self.plots]
+        made = f"*Measured by* `{self.measured.command}`."
+        quick = (_QUICK,) if self.measured.quick else ()
+        return "\n\n".join((self.section.strip(), *quick, *shown, made))
+
+
+_QUICK = "**A quick run: it shows that the part works. Its figures mean nothing.**"
+
+
+def _file(plot: Plot) -> str:
+    return f"bench-{plot.name}.svg"
+
+
+def report(results: Results) -> Report:
+    """The report of all parts."""
+    chapters = [Chapter.of(each) for each in results.measured]
+    headlines = [
+        f"{_QUICK}\n\n{c.headline}" if c.measured.quick else c.headline for c in chapters if c.headline
+    ]
+    sections = [
+        _head(results),
+        *headlines,
+        _goals(chapters),
+        _runs(chapters),
+        *(c.markdown for c in chapters),
+    ]
+    return Report(
+        markdown="\n\n".join(section for section in sections if section) + "\n",
+        images={_file(plot): plot.svg for chapter in chapters for plot in chapter.plots},
+        failed=tuple(c.measured.part for c in chapters if c.failure is not None),
+    )
 
 
 def _head(results: Results) -> str:
-    on = results.machine
-    versions = ", ".join(f"{name} {value}" for name, value in results.versions.items())
-    return (
-        f"# Benchmarks\n\nMade by `{results.command}`; docs/benchmarks.md says what is measured and how.\n\n"
-        f"Machine: {on.processor}, {on.cores} cores, {on.memory_gib} GiB, {on.system}; load average "
-        f"before the run {on.load_average}. Broker, operator and all clients share these cores.\n\n"
-        f"Versions: {versions}."
-    )
-
-
-def _onsets(onsets: Sequence[Onset]) -> str:
-    rows = []
-    for name, value in STAGES:
-        of = Quantiles.of([value(onset) for onset in onsets])
-        rows.append(f"| {name} | {of.p50:.2f} | {of.p99:.2f} | {of.worst:.2f} |")
-    spread = Quantiles.of([onset.slowest_producer for onset in onsets])
-    met = spread.p50 <= GOAL_P50 and spread.p99 <= GOAL_P99
-    before = Quantiles.of([onset.imbalance_before for onset in onsets])
-    after = Quantiles.of([onset.imbalance_after for onset in onsets])
-    return "\n".join(
-        [
-            "## Onset to spread\n",
-            f"{len(onsets)} onsets with the shipped defaults; seconds from the onset until",
-            "\n| stage | p50 | p99 | worst |\n|---|---|---|---|",
-            *rows,
-            f"\nGoal: p50 at most {GOAL_P50:.0f} s, p99 at most {GOAL_P99:.0f} s: "
-            f"{'met' if met else 'NOT met'}. Imbalance (max/mean): {before.p50:.2f} before, "
-            f"{after.p50:.2f} after (worst {after.worst:.2f}).",
-        ]
-    )
-
-
-def _costs(ratios: Sequence[Ratio]) -> str:
-    rows = [
-        f"| {r.case} | {r.peer} | {_range(r.thread, r.thread_low, r.thread_high)} | "
-        f"{_range(r.process, r.process_low, r.process_high)} | "
-        f"{r.thread_microseconds:.2f} | {r.process_microseconds:.2f} |"
-        for r in ratios
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench` from measured values alone; every part names its command. Performance is "
+        "measured here and nowhere asserted in tests.",
     ]
-    return "\n".join(
-        [
-            "## CPU per record\n",
-            "`hotkey_sdk.Producer` against `confluent_kafka.Producer` in "
-            f"{ratios[0].rounds} paired rounds: median (range) of the ratios.\n",
-            "| SDK | peer | `produce()` thread | whole process | us thread | us process |",
-            "|---|---|---|---|---|---|",
-            *rows,
+    for machine, versions in _grounds(results):
+        lines += [
+            "",
+            f"- Machine: {machine}. Broker, operator and all clients share its cores, so absolute times are "
+            "upper bounds; ratios of one run carry over better.",
+            f"- Versions: {versions}.",
         ]
-    )
+    return "\n".join(lines)
 
 
-def _range(median: float, low: float, high: float) -> str:
-    return f"{median:.2f} ({low:.2f}-{high:.2f})"
+def _grounds(results: Results) -> dict[tuple[str, str], None]:
+    """The machines and versions that the parts were measured on: one, unless somebody mixed them."""
+    found: dict[tuple[str, str], None] = {}
+    for each in results.measured:
+        on = each.machine
+        machine = f"{on.processor}, {on.cores} cores, {on.memory_gib} GiB, {on.system}"
+        versions = ", ".join(f"{name} {value}" for name, value in each.versions.items() if name != "hotkey")
+        found[machine, versions] = None
+    return found
+
+
+def _goals(chapters: Sequence[Chapter]) -> str:
+    rows = [
+        f"| {chapter.measured.part} | {goal.what} | {_figure(goal.at_most)} | {_figure(goal.found)} | "
+        f"{goal.unit} | {goal.word if goal.word == 'met' else f'**{goal.word}**'}{_quickly(chapter)} |"
+        for chapter in chapters
+        for goal in chapter.goals
+    ]
+    if not rows:
+        return ""
+    head = ["## Targets", "", "| part | figure | at most | found | unit | |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows])
+
+
+def _quickly(chapter: Chapter) -> str:
+    return " (quick)" if chapter.measured.quick else ""
+
+
+def _figure(value: float) -> str:
+    """Three digits that count, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 20 else f"{value:.2f}"
+
+
+def _runs(chapters: Sequence[Chapter]) -> str:
+    rows = []
+    for chapter in chapters:
+        run = chapter.measured
+        ended = "failed" if chapter.failure is not None else "quick" if run.quick else "done"
+        rows.append(
+            f"| {run.part} | `{run.command}` | {run.versions.get('hotkey', '?')} | "
+            f"{run.machine.load_average:.2f} | {run.seconds:.0f} s | {ended} |"
+        )
+    columns = "| part | command | hotkey | load average before | took | |"
+    return "\n".join(["## How each part was measured", "", columns, "|---|---|---|---|---|---|", *rows])

@@ -5,31 +5,36 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
 
+from bench import onset, overhead
 from bench.report import Results
 
+R = TypeVar("R", bound=msgspec.Struct)
 
-def bench(out: Path, *arguments: str) -> Results:
-    command = [sys.executable, "-m", "bench", *arguments, "--out", str(out)]
+
+def bench(out: Path, part: str, result: type[R], *arguments: str) -> R:
+    command = [sys.executable, "-m", "bench", part, "--quick", *arguments, "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (out / "report.md").read_text() in done.stdout
-    return msgspec.json.decode((out / "results.json").read_bytes(), type=Results)
+    (measured,) = msgspec.json.decode((out / "results.json").read_bytes(), type=Results).measured
+    return msgspec.json.decode(measured.answer.result, type=result)
 
 
 def test_the_cost_of_every_way_to_send_is_measured_and_reported(tmp_path: Path) -> None:
-    results = bench(tmp_path / "out", "overhead", "--rounds", "2", "--records", "2000")
-    assert {ratio.case for ratio in results.ratios()} == set(results.peers)
-    assert all(cost.thread > 0 and cost.process > 0 for costs in results.costs for cost in costs)
+    result = bench(tmp_path / "out", "overhead", overhead.Overhead)
+    assert {ratio.case for ratio in result.ratios()} == set(overhead.PEERS)
+    assert all(cost.thread > 0 and cost.process > 0 for costs in result.rounds for cost in costs)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_onset_is_measured_stage_by_stage(tmp_path: Path) -> None:
-    (onset,) = bench(tmp_path / "out", "onset", "--onsets", "1").onsets
-    assert onset.table_written > 0
-    assert 0 < onset.first_producer <= onset.slowest_producer
-    assert onset.imbalance_after < onset.imbalance_before
+    (first,) = bench(tmp_path / "out", "onset", onset.Onsets).onsets
+    assert first.table_written > 0
+    assert 0 < first.first_producer <= first.slowest_producer
+    assert first.imbalance_after < first.imbalance_before
