@@ -12,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 import kopf
 from prometheus_client import start_http_server
 
-from hotkey_operator import __version__, logs, metrics
+from hotkey_operator import __version__, logs
 from hotkey_operator.adapters.kafka import KafkaBrokers
 from hotkey_operator.adapters.kubernetes import Connection, KubernetesSecrets, KubernetesTables, connect
 from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.adapters.resources import wait_until_served
 from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
+from hotkey_operator.gauges import Exposure
 from hotkey_operator.handlers import Governor
+from hotkey_operator.metrics import Metrics
 from hotkey_operator.ports import Ports, Unavailable
 from hotkey_operator.settings import Settings, SettingsError, add_flags, read_settings
 
@@ -63,15 +65,16 @@ async def _run(settings: Settings) -> None:
     tables = KubernetesTables(api)
     brokers = KafkaBrokers(settings.kafka)
     distribution = RedisDistribution(settings.redis_url)
-    metrics.undecodable.set_function(lambda: brokers.undecodable)
+    metrics = Metrics(Exposure(settings.metrics_partitions, settings.metrics_keys))
+    metrics.undecodable(lambda: brokers.undecodable)
     if settings.metrics_port:
-        _serve_metrics(settings)
+        _serve_metrics(settings, metrics)
     if settings.liveness_port:
         _check_liveness(settings)
     try:
         signer = await _signer(settings, api)
         await wait_until_served(api)
-        governor = Governor(Ports(brokers, distribution, tables, signer), tables)
+        governor = Governor(Ports(brokers, distribution, tables, signer), tables, metrics)
         await _govern(settings, governor)
     finally:
         await distribution.close()
@@ -79,9 +82,9 @@ async def _run(settings: Settings) -> None:
         api.close()  # type: ignore[no-untyped-call]
 
 
-def _serve_metrics(settings: Settings) -> None:
+def _serve_metrics(settings: Settings, metrics: Metrics) -> None:
     try:
-        start_http_server(settings.metrics_port, settings.host)
+        start_http_server(settings.metrics_port, settings.host, registry=metrics.registry)
     except OSError as error:
         raise ValueError(
             f"the metrics port {settings.metrics_port} of {settings.host} cannot be used ({error}): set "

@@ -16,15 +16,17 @@ from typing import Any
 
 import kopf
 
-from hotkey_operator import logs, metrics
+from hotkey_operator import logs
 from hotkey_operator.adapters.dimensions import parse_json_path
 from hotkey_operator.adapters.kubernetes import GROUP, POLICIES, VERSION, KubernetesTables
 from hotkey_operator.claims import Claim, rival
+from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Condition, EmitEvent, StoredTable, Unreadable
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.spec import PolicySpec, SpecError, parse_spec
 from hotkey_operator.liveness import Heartbeats
 from hotkey_operator.loop import Outcome, Turn, bury
+from hotkey_operator.metrics import Metrics
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
 from hotkey_operator.status import Pace, conditions_of, policy_status, table_status
 
@@ -54,9 +56,10 @@ class _Governed:
 class Governor:
     """Every policy's loop in this process."""
 
-    def __init__(self, ports: Ports, tables: KubernetesTables) -> None:
+    def __init__(self, ports: Ports, tables: KubernetesTables, metrics: Metrics | None = None) -> None:
         self._ports = ports
         self._tables = tables
+        self._metrics = metrics or Metrics()
         self._random = random.Random()
         self._heartbeats = Heartbeats()
         self._turning: dict[str, asyncio.Lock] = {}
@@ -87,6 +90,7 @@ class Governor:
         clock = asyncio.get_running_loop().time
         due = clock()
         self._heartbeats.beat(governed.ref, due)
+        self._metrics.expect(governed.ref, time.time())
         try:
             while not stopped:
                 async with self._lock(uid):
@@ -97,6 +101,7 @@ class Governor:
                 await stopped.wait(due - clock())
         finally:
             self._heartbeats.forget(governed.ref)
+            self._metrics.forget(governed.ref)
 
     async def retire(
         self,
@@ -124,7 +129,7 @@ class Governor:
         level = logging.WARNING if outcome.failure else logging.INFO
         logs.say("policy retired", level=level, policy=ref, topic=topic, undone=outcome.failure)
         self._turning.pop(uid, None)
-        metrics.forget(ref)
+        self._metrics.forget(ref)
 
     async def probe(self, **_: Any) -> dict[str, Any]:
         """How many loops turn. Raises when one has not for a while: then the process is to be restarted."""
@@ -174,10 +179,12 @@ class Governor:
         ref, started = governed.ref, time.monotonic()
         try:
             outcome = await self._step(governed, body, claims)
-            metrics.observe(ref, outcome, took_seconds=time.monotonic() - started, now=time.time())
+            took, memory = time.monotonic() - started, governed.turn.memory if governed.turn else Memory()
+            topic = str(body.spec.get("topic", ""))
+            self._metrics.observe(ref, outcome, memory, topic=topic, took_seconds=took, now=time.time())
             await self._tell(governed, body, outcome)
         except Exception as error:
-            metrics.defects.labels(ref.namespace, ref.name).inc()
+            self._metrics.failed(ref)
             logs.say("turn failed unexpectedly", level=logging.ERROR, error=error, policy=ref)
 
     async def _step(self, governed: _Governed, body: kopf.Body, claims: Claims) -> Outcome:

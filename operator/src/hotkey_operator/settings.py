@@ -31,6 +31,8 @@ class Settings:
     allow_unsigned: bool = False
     host: str = "127.0.0.1"
     metrics_port: int = 0
+    metrics_partitions: int = 1_000
+    metrics_keys: bool = True
     liveness_port: int = 0
     namespaces: tuple[str, ...] = ()
     log_level: str = "INFO"
@@ -66,6 +68,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "port of the Prometheus metrics; 0 is off; default 9090",
         metavar="PORT",
     )
+    flag("--metrics-partitions", "HOTKEY_METRICS_PARTITIONS",
+         "export the rate of every partition of streams with at most so many; 0 is off; default 1000",
+         metavar="NUMBER")  # fmt: skip
+    flag("--metrics-keys", "HOTKEY_METRICS_KEYS",
+         "true or false: whether metrics name the keys that are spread; default true",
+         metavar="BOOLEAN")  # fmt: skip
     flag("--log-level", "HOTKEY_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR; default INFO")
 
 
@@ -79,6 +87,8 @@ def read_settings(flags: argparse.Namespace, environment: Mapping[str, str] | No
         allow_unsigned=source.yes_or_no("allow_unsigned", "HOTKEY_ALLOW_UNSIGNED"),
         host=source.text("host", "HOTKEY_HOST") or "127.0.0.1",
         metrics_port=source.port("metrics", "HOTKEY_METRICS_PORT", 9090),
+        metrics_partitions=source.number("metrics_partitions", "HOTKEY_METRICS_PARTITIONS", 1_000),
+        metrics_keys=source.yes_or_no("metrics_keys", "HOTKEY_METRICS_KEYS", default="true"),
         liveness_port=source.port("liveness", "HOTKEY_LIVENESS_PORT", 8080),
         namespaces=source.namespaces(),
         log_level=source.log_level(),
@@ -146,8 +156,8 @@ class _Source:
             self.mistakes.append(f"HOTKEY_SIGNING_SECRET: {text!r}, expected [namespace/]name")
         return namespace or _own_namespace(), name
 
-    def yes_or_no(self, flag: str, variable: str) -> bool:
-        text = self.text(flag, variable).lower()
+    def yes_or_no(self, flag: str, variable: str, default: str = "") -> bool:
+        text = self.text(flag, variable).lower() or default
         if text not in _YES + _NO:
             self.mistakes.append(f"{variable}: {text!r}, expected true or false")
         return text in _YES
@@ -160,6 +170,12 @@ class _Source:
             self.mistakes.append(f"{variable}: {text!r}, expected a port from 0 (off) to 65535")
             return default
         return int(text)
+
+    def number(self, flag: str, variable: str, default: int) -> int:
+        text = self.text(flag, variable)
+        if text and not text.isdecimal():
+            self.mistakes.append(f"{variable}: {text!r}, expected a number from 0")
+        return int(text) if text.isdecimal() else default
 
     def namespaces(self) -> tuple[str, ...]:
         given: Sequence[str] | None = getattr(self._flags, "namespaces", None)
