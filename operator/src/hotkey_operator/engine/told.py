@@ -10,11 +10,14 @@ from hotkey_operator.engine.heavy import KeyLoad
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import (
     Action,
+    Basis,
     Condition,
+    Cost,
     Decision,
     EmitEvent,
     KeyVerdict,
     Observation,
+    Rejected,
     Summary,
 )
 from hotkey_operator.engine.reasons import ConditionType, Reason
@@ -23,7 +26,7 @@ from hotkey_operator.engine.routing import Outcome
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec, unsupported_fields
 from hotkey_operator.engine.truth import damage
-from hotkey_operator.engine.wording import count, name, names, spread
+from hotkey_operator.engine.wording import count, grounds, name, names, spread
 from hotkey_sdk.routing.report import ClientReport, Role
 from hotkey_sdk.routing.table import Route, Table
 
@@ -125,15 +128,22 @@ def _verdicts(s: Situation, outcome: Outcome) -> tuple[KeyVerdict, ...]:
     verdicts = [_routed(s, route, outcome) for route in outcome.routes]
     verdicts += [_taken_back(s, route) for route in outcome.merged if route.key not in outcome.refused]
     verdicts += [
-        _verdict(s, key, stop.reason, stop.message, None) for key, stop in sorted(outcome.refused.items())
+        _left_plain(s, key, stop.reason, stop.message) for key, stop in sorted(outcome.refused.items())
     ]
     named = {verdict.key for verdict in verdicts}
     verdicts += [
-        _verdict(s, load.key, outcome.reason, outcome.message, None)
+        _left_plain(s, load.key, outcome.reason, outcome.message)
         for load in s.heavy()
         if load.key not in named
     ]
-    return tuple(sorted(verdicts, key=lambda verdict: (-verdict.records_per_second, verdict.key)))
+    reasoned = [_reasoned(verdict, outcome) for verdict in verdicts]
+    return tuple(sorted(reasoned, key=lambda verdict: (-verdict.records_per_second, verdict.key)))
+
+
+def _reasoned(verdict: KeyVerdict, outcome: Outcome) -> KeyVerdict:
+    """The verdict with what the planner says that it takes and what it rejected."""
+    cost = outcome.costs.get(verdict.key, verdict.cost)
+    return replace(verdict, cost=cost, rejected=outcome.rejected.get(verdict.key, verdict.rejected))
 
 
 def _routed(s: Situation, route: Route, outcome: Outcome) -> KeyVerdict:
@@ -157,6 +167,8 @@ def _routed(s: Situation, route: Route, outcome: Outcome) -> KeyVerdict:
         return _verdict(s, route.key, Reason.COOLING, cool, route)
     return _verdict(s, route.key, Reason.HOLDING, f"{text}; still hot", route)
 
+    if (noted := outcome.noted.get(route.key)) is not None:
+        return _verdict(s, route.key, noted.reason, f"{text}; {noted.message}", route)
 
 def _taken_back(s: Situation, route: Route) -> KeyVerdict:
     message = f"key {name(route.key)} cooled and is a plain key again"
@@ -165,6 +177,13 @@ def _taken_back(s: Situation, route: Route) -> KeyVerdict:
 
 def _verdict(s: Situation, key: bytes, reason: Reason, message: str, route: Route | None) -> KeyVerdict:
     """Rates in records/s even where bytes were planned: the share is the same part of the loads."""
+def _left_plain(s: Situation, key: bytes, reason: Reason, message: str) -> KeyVerdict:
+    """A heavy key that got no route: what speaks against a spread is why that was rejected."""
+    rejected = Rejected("spread it", reason, message)
+    cost = Cost("order per key is kept", 1, 0.0)
+    return replace(_verdict(s, key, reason, message, None), cost=cost, rejected=(rejected,))
+
+
     load = s.keys.get(key) or KeyLoad(key, 0.0, 0.0, {})
     whole = sum(s.loads)
     share, error = (load.total / whole, 2 * load.error / whole) if whole > 0 else (0.0, 0.0)
@@ -180,6 +199,27 @@ def _verdict(s: Situation, key: bytes, reason: Reason, message: str, route: Rout
         by=route.by if route else (),
     )
 
+        basis=_basis(s, load),
+    )
+
+
+def _basis(s: Situation, load: KeyLoad) -> Basis | None:
+    """The sample of the partition on which the key was seen to be the most; None while none shows it."""
+    sampled = s.memory.fresh_evidence(s.at)
+    on = {p: part for p, part in load.on.items() if p in sampled and load.key in sampled[p].keys}
+    if not on or s.now is None:
+        return None
+    hottest = max(on, key=lambda p: (on[p], -p))
+    seen = sampled[hottest]
+    found = seen.keys[load.key].bytes if s.by_bytes else seen.keys[load.key].records
+    return Basis(
+        partition=hottest,
+        partition_records_per_second=s.now.records[hottest],
+        partition_share=found.value,
+        partition_share_error=min(1.0, found.bound),
+        records=seen.records,
+        batches=seen.batches,
+        age_seconds=s.at - seen.at,
 
 def _only_observes(s: Situation, outcome: Outcome) -> bool:
     return not s.spec.acts and not s.spec.suspend and outcome.routes != s.table.routes
@@ -229,7 +269,7 @@ def _events(
     if written is not None and (wrong := damage(observation)) is not None:
         events.append(EmitEvent(Reason.TABLE_REWRITTEN, _rewritten(wrong, written), warning=True))
     if written is not None and decision.reason in CHANGES:
-        events.append(EmitEvent(decision.reason, decision.message))
+        events.append(EmitEvent(decision.reason, _with_grounds(decision)))
     if outcome.merged and decision.reason is not Reason.MERGED_BACK:
         keys = names([route.key for route in outcome.merged])
         events.append(EmitEvent(Reason.MERGED_BACK, f"{keys} went back to plain keys"))
@@ -246,6 +286,13 @@ def _events(
 
 def _rewritten(wrong: str, table: Table) -> str:
     return f"the RoutingTable object held no believable table ({wrong}): made anew under epoch {table.epoch}"
+def _with_grounds(decision: Decision) -> str:
+    """The decision's message, with what the verdict on the biggest key that it changed rests on."""
+    changed = [verdict for verdict in decision.verdicts if verdict.reason is decision.reason]
+    because = grounds(changed[0]) if changed else ""
+    return f"{decision.message}. {because}" if because else decision.message
+
+
 
 
 def _republished(observation: Observation, table: Table) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hotkey_operator.engine.situation import Situation
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hotkey_operator.engine.model import Basis, Cost, KeyVerdict, Rejected
 from hotkey_sdk.routing.table import Route
 
 KEY_CHARACTERS = 64
@@ -20,8 +23,8 @@ def names(keys: list[bytes]) -> str:
     return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+def count(number: int, thing: str, things: str | None = None) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {things or thing + 's'}"
 
 
 def percent(part: float) -> str:
@@ -51,7 +54,10 @@ def part_of(s: Situation, key: bytes, partition: int) -> str:
 def spread(route: Route) -> str:
     """`spread over 10 shards on 10 partitions; order per key is given up`."""
     partitions = {shard.partition for shard in route.shards}
-    order = f"order is kept per {' and '.join(route.by)}" if route.by else "order per key is given up"
-    return (
-        f"spread over {count(len(route.shards), 'shard')} on {count(len(partitions), 'partition')}; {order}"
-    )
+    over = f"{count(len(route.shards), 'shard')} on {count(len(partitions), 'partition')}"
+    return f"spread over {over}; {order(route.by)}"
+
+
+def order(by: Sequence[str]) -> str:
+    """What a rung leaves of the order of a key."""
+    return f"order is kept per {' and '.join(by)}" if by else "order per key is given up"
