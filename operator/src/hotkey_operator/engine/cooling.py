@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hotkey_operator.engine import rates
+from hotkey_operator.engine import lag, rates
 from hotkey_operator.engine.heavy import KeyLoad, key_loads
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.pressure import HEAVY, stays_cool
@@ -63,9 +63,13 @@ def _is_cool(s: Situation, route: Route, steady: Rates, loads: list[float]) -> b
     load = _load(s, route, steady)
     if load.at_most <= s.spec.release.ratio * HEAVY * mean:
         return True
+    after = _after(s, route, steady, loads)
+    home, release = _home(s, route), s.spec.release
+    if not lag.keeps_cool(s.memory.lags, s.spec.trigger, release, s.at, home, after):
+        return False
     sizes = [seen.mean_bytes for seen in s.memory.evidence.values()]
     mean_bytes = sum(sizes) / len(sizes) if sizes else 0.0
-    return stays_cool(s.spec, _after(s, route, steady, loads), mean_bytes, mean)
+    return stays_cool(s.spec, after, mean_bytes, mean)
 
 
 def _after(s: Situation, route: Route, steady: Rates, loads: list[float]) -> float:

@@ -14,7 +14,7 @@ from hotkey_operator.engine.pressure import is_balanced
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec
-from hotkey_operator.engine.wording import count, heat, name
+from hotkey_operator.engine.wording import behind, count, heat, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,13 @@ def measured(s: Situation) -> Stop | None:
     if s.now is not None:
         return None
     return Stop(Reason.WAITING, f"measuring the rates of {count(s.topic.partitions, 'partition')}")
+
+
+def no_group_is_slow(s: Situation) -> Stop | None:
+    slow = s.memory.lags.slow_at(s.at, s.memory.last_change)
+    if s.hot or slow is None:
+        return None
+    return Stop(Reason.SLOW_CONSUMER, behind(s, slow))
 
 
 def something_is_hot(s: Situation) -> Stop | None:
@@ -142,6 +149,7 @@ def within_rate(s: Situation) -> Stop | None:
 GUARDS: tuple[Guard, ...] = (
     not_suspended,
     measured,
+    no_group_is_slow,
     something_is_hot,
     more_than_one_partition,
     not_compacted,

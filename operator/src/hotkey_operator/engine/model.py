@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_sdk.routing.report import ClientReport
@@ -12,11 +13,12 @@ from hotkey_sdk.routing.table import Stream, Table
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What the cluster says of the base topic."""
+    """What the cluster says of the base topic. `topic_id`: another one after it was made anew; empty: unknown."""
 
     stream: Stream
     partitions: int
     compacted: bool
+    topic_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +35,27 @@ class PartitionSample:
     """A bounded sample of one partition's tail: records in runs, each run from one random offset.
 
     Records within a run are neighbours of one compressed batch and so not independent: error bounds come
-    from the spread over runs.
+    from the spread over runs. `spans`: the offsets [first, end) that each run was read through, in the order
+    of `runs`, so that one may hold no record; empty where they are not known. `bytes_read`: what reading it
+    cost, at most.
     """
 
     partition: int
     runs: tuple[tuple[SampledRecord, ...], ...]
+    spans: tuple[tuple[int, int], ...] = ()
+    bytes_read: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EndOffsets:
-    """The end offset of every partition, in partition order, read at `at` (unix seconds)."""
+    """The end offset of every partition, in partition order, read at `at` (unix seconds).
+
+    `unread`: partitions that were not asked for this time; they have their offset of an earlier reading.
+    """
 
     at: float
     offsets: tuple[int, ...]
+    unread: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,7 @@ class Observation:
     unreadable: Unreadable | None = None
     log_sizes: EndOffsets | None = None  # bytes of each partition's log instead of offsets
     tallies: tuple[KeyTally, ...] = ()  # of partitions whose producers told their keys
+    progress: Progress | None = None  # None: the consumer groups were not asked this turn
 
     @property
     def resource_version(self) -> str | None:
@@ -269,6 +280,26 @@ class ConsumerLag:
     records: int | None = None
 
 
+class Sizes(StrEnum):
+    """Where the sizes come from that bytes per second are made of."""
+
+    NONE = "none"
+    SAMPLED = "sampled"
+    LOG_SIZE = "logSize"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What reading samples takes: bytes/s over the last minute, at most, and the partitions looked at then.
+
+    `real`: the part of the offsets that are records, where the others are markers of transactions.
+    """
+
+    bytes_per_second: float = 0.0
+    partitions: int = 0
+    real: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The figures of status: imbalance is max/mean of the records appended per partition over 60 s."""
@@ -282,6 +313,8 @@ class Summary:
     producers_applied: int = 0
     consumers: int = 0
     consumers_applied: int = 0
+    sizes: Sizes = Sizes.NONE
+    sampling: Sampling = Sampling()
     consumer_lag: tuple[ConsumerLag, ...] = ()
 
 

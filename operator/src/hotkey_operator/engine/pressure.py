@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from hotkey_operator.engine.heavy import Evidence
+from hotkey_operator.engine.model import Sizes
 from hotkey_operator.engine.rates import Rates, imbalance
 from hotkey_operator.engine.spec import PolicySpec, Trigger
 
+WARM = 0.5  # of the trigger
 BALANCED = 1.2  # max/mean below which nothing is gained by moving a key
 HEAVY = 0.5  # of the mean partition: a key that carries surely as much is worth a route
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Rates of all partitions: records/s, and bytes/s as far as record sizes are known."""
+    """Rates of all partitions: records/s, and bytes/s as far as they are known; `sizes` says from what."""
 
     records: Rates
     bytes: Rates | None
+    sizes: Sizes = Sizes.NONE
 
     @classmethod
-    def of(cls, records: Rates, evidence: Mapping[int, Evidence]) -> Load:
-        """Bytes from records/s and the mean record size last sampled, of the partition or of all."""
-        if not evidence:
+    def of(
+        cls,
+        records: Rates,
+        evidence: Mapping[int, Evidence],
+        measured: Mapping[int, float] | None = None,
+    ) -> Load:
+        """Bytes as `measured` (bytes/s of partitions), else from records/s and the mean size last sampled.
+
+        A partition that was not sampled has the mean size of those that were.
+        """
+        if not evidence and not measured:
             return cls(records, None)
-        anywhere = sum(seen.mean_bytes for seen in evidence.values()) / len(evidence)
-        sizes = [
-            evidence[partition].mean_bytes if partition in evidence else anywhere
-            for partition in range(len(records))
-        ]
-        return cls(records, tuple(rate * size for rate, size in zip(records, sizes, strict=True)))
+        anywhere = sum(seen.mean_bytes for seen in evidence.values()) / len(evidence) if evidence else 0.0
+        bytes_ = [rate * anywhere for rate in records]
+        for partition, seen in evidence.items():
+            if partition < len(bytes_):
+                bytes_[partition] = records[partition] * seen.mean_bytes
+        for partition, rate in (measured or {}).items():
+            if partition < len(bytes_):
+                bytes_[partition] = rate
+        return cls(records, tuple(bytes_), Sizes.LOG_SIZE if measured else Sizes.SAMPLED)
 
     @property
     def mean_records(self) -> float:
@@ -41,30 +55,44 @@ class Load:
         return self.bytes if by_bytes and self.bytes is not None else self.records
 
 
-def over(trigger: Trigger, load: Load) -> tuple[int, ...]:
-    """The partitions that exceed the trigger at this moment, the hottest first."""
-    hot = [p for p in range(len(load.records)) if _exceeded(trigger, load, p)]
+def over(trigger: Trigger, load: Load, lagging: Collection[int] = ()) -> tuple[int, ...]:
+    """The partitions that exceed the trigger at this moment, the hottest first. `lagging`: hot by lag."""
+    mean = load.mean_records
+    beyond = {*_beyond_any(trigger, load, 1.0), *(p for p in lagging if p < len(load.records))}
+    hot = [p for p in beyond if _is_skewed(trigger, load.records[p], mean)]
     return tuple(sorted(hot, key=lambda p: (-load.records[p], p)))
+
+
+def warm(trigger: Trigger, load: Load) -> frozenset[int]:
+    """The partitions above half of the trigger, which are watched closely; skew is not asked of them."""
+    return frozenset(_beyond_any(trigger, load, WARM))
 
 
 def only_in_bytes(trigger: Trigger, load: Load, hot: tuple[int, ...]) -> bool:
     """Whether it is bytes, not records, that are too many."""
-    limit = trigger.records_per_second
-    return bool(hot) and all(limit is None or load.records[p] <= limit for p in hot)
+    in_records = _beyond(load.records, trigger.records_per_second, 1.0)
+    in_bytes = _beyond(load.bytes, trigger.bytes_per_second, 1.0)
+    return bool(hot) and all(p in in_bytes and p not in in_records for p in hot)
 
 
-def _exceeded(trigger: Trigger, load: Load, partition: int) -> bool:
-    too_much = _beyond(load.records, partition, trigger.records_per_second) or _beyond(
-        load.bytes, partition, trigger.bytes_per_second
+def _beyond_any(trigger: Trigger, load: Load, part: float) -> list[int]:
+    """The partitions with more than `part` of the records or bytes that the trigger allows."""
+    return sorted(
+        _beyond(load.records, trigger.records_per_second, part)
+        | _beyond(load.bytes, trigger.bytes_per_second, part)
     )
-    if trigger.skew is None or not too_much:
-        return too_much
-    rate = load.records[partition]
-    return rate >= trigger.skew.floor_records_per_second and rate > trigger.skew.ratio * load.mean_records
 
 
-def _beyond(rates: Rates | None, partition: int, limit: float | None) -> bool:
-    return rates is not None and limit is not None and rates[partition] > limit
+def _beyond(rates: Rates | None, limit: float | None, part: float) -> set[int]:
+    if rates is None or limit is None:
+        return set()
+    most = part * limit
+    return {p for p, rate in enumerate(rates) if rate > most}
+
+
+def _is_skewed(trigger: Trigger, rate: float, mean: float) -> bool:
+    skew = trigger.skew
+    return skew is None or (rate >= skew.floor_records_per_second and rate > skew.ratio * mean)
 
 
 def is_balanced(load: Load, by_bytes: bool) -> bool:

@@ -42,7 +42,7 @@ class Situation:
             return cls(spec, at, topic, table, memory, None, None, (), False, {})
         now = Load.of(quick, memory.evidence)
         steadied = Load.of(rates.steady(memory.history, _steady_since(memory, at)) or quick, memory.evidence)
-        hot = over(spec.trigger, now)
+        hot = over(spec.trigger, now, memory.lagging(at))
         by_bytes = only_in_bytes(spec.trigger, now, hot)
         routes = {route.key: route for route in table.routes}
         keys = key_loads(memory.fresh_evidence(at), steadied.unit(by_bytes), by_bytes, routes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hotkey_operator.engine import rates
+from hotkey_operator.engine import lag, rates
 from hotkey_operator.engine.heavy import KeyLoad
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import (
@@ -36,6 +36,7 @@ CHANGES = frozenset({Reason.SPREAD, Reason.RESPREAD, Reason.REPARTITIONED, Reaso
 REFUSALS = frozenset(
     {
         Reason.NO_DOMINANT_KEY,
+        Reason.SLOW_CONSUMER,
         Reason.TOPIC_COMPACTED,
         Reason.TOO_MANY_HOT_KEYS,
         Reason.KEY_TOO_LONG,
@@ -105,6 +106,7 @@ def summary(observation: Observation, memory: Memory) -> Summary:
         producers_applied=sum(report.epoch >= epoch for report in producers),
         consumers=len(consumers),
         consumers_applied=sum(report.epoch >= epoch for report in consumers),
+        consumer_lag=lag.told(memory.lags, observation.at),
     )
 
 
@@ -165,18 +167,16 @@ def _routed(s: Situation, route: Route, outcome: Outcome) -> KeyVerdict:
         waited = s.at - s.memory.cool_since[route.key]
         cool = f"{text}; cool for {waited:.0f} s of {s.spec.release.for_seconds:g} s"
         return _verdict(s, route.key, Reason.COOLING, cool, route)
-    return _verdict(s, route.key, Reason.HOLDING, f"{text}; still hot", route)
-
     if (noted := outcome.noted.get(route.key)) is not None:
         return _verdict(s, route.key, noted.reason, f"{text}; {noted.message}", route)
+    return _verdict(s, route.key, Reason.HOLDING, f"{text}; still hot", route)
+
 
 def _taken_back(s: Situation, route: Route) -> KeyVerdict:
     message = f"key {name(route.key)} cooled and is a plain key again"
     return _verdict(s, route.key, Reason.MERGED_BACK, message, None)
 
 
-def _verdict(s: Situation, key: bytes, reason: Reason, message: str, route: Route | None) -> KeyVerdict:
-    """Rates in records/s even where bytes were planned: the share is the same part of the loads."""
 def _left_plain(s: Situation, key: bytes, reason: Reason, message: str) -> KeyVerdict:
     """A heavy key that got no route: what speaks against a spread is why that was rejected."""
     rejected = Rejected("spread it", reason, message)
@@ -184,6 +184,8 @@ def _left_plain(s: Situation, key: bytes, reason: Reason, message: str) -> KeyVe
     return replace(_verdict(s, key, reason, message, None), cost=cost, rejected=(rejected,))
 
 
+def _verdict(s: Situation, key: bytes, reason: Reason, message: str, route: Route | None) -> KeyVerdict:
+    """Rates in records/s even where bytes were planned: the share is the same part of the loads."""
     load = s.keys.get(key) or KeyLoad(key, 0.0, 0.0, {})
     whole = sum(s.loads)
     share, error = (load.total / whole, 2 * load.error / whole) if whole > 0 else (0.0, 0.0)
@@ -197,8 +199,6 @@ def _left_plain(s: Situation, key: bytes, reason: Reason, message: str) -> KeyVe
         share_error=min(1.0, error),
         shards=len(route.shards) if route else 0,
         by=route.by if route else (),
-    )
-
         basis=_basis(s, load),
     )
 
@@ -220,6 +220,8 @@ def _basis(s: Situation, load: KeyLoad) -> Basis | None:
         records=seen.records,
         batches=seen.batches,
         age_seconds=s.at - seen.at,
+    )
+
 
 def _only_observes(s: Situation, outcome: Outcome) -> bool:
     return not s.spec.acts and not s.spec.suspend and outcome.routes != s.table.routes
@@ -284,8 +286,6 @@ def _events(
     return events
 
 
-def _rewritten(wrong: str, table: Table) -> str:
-    return f"the RoutingTable object held no believable table ({wrong}): made anew under epoch {table.epoch}"
 def _with_grounds(decision: Decision) -> str:
     """The decision's message, with what the verdict on the biggest key that it changed rests on."""
     changed = [verdict for verdict in decision.verdicts if verdict.reason is decision.reason]
@@ -293,6 +293,8 @@ def _with_grounds(decision: Decision) -> str:
     return f"{decision.message}. {because}" if because else decision.message
 
 
+def _rewritten(wrong: str, table: Table) -> str:
+    return f"the RoutingTable object held no believable table ({wrong}): made anew under epoch {table.epoch}"
 
 
 def _republished(observation: Observation, table: Table) -> str:

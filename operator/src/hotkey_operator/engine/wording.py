@@ -42,7 +42,22 @@ def heat(s: Situation, partition: int) -> str:
     rate, mean = s.now.records[partition], s.now.mean_records
     times = f", {rate / mean:.1f} times the mean" if mean > 0 else ""
     size = f" ({s.now.bytes[partition] / 1e6:,.2f} MB/s)" if s.by_bytes and s.now.bytes else ""
-    return f"partition {partition} takes {rate:,.0f} records/s{size}{times}"
+    lagging = s.memory.lagging(s.at).get(partition)
+    late = f"; group {lagging.group} is {lagging.seconds:,.0f} s behind on it" if lagging else ""
+    return f"partition {partition} takes {rate:,.0f} records/s{size}{times}{late}"
+
+
+def behind(s: Situation, slow: Slow) -> str:
+    """`group billing is 31 s behind on partition 3 and ...`, of a group that no key is to blame for."""
+    records = count(slow.records, "record")
+    late = f"group {slow.group} is {slow.seconds:,.0f} s behind"
+    if slow.alike and s.topic.partitions > 1:
+        return f"{late} ({records} on partition {slow.partition}) and no less elsewhere: no key is to blame"
+    what = "commits nothing there" if slow.still else "does not catch up"
+    return (
+        f"{late} ({records}) on partition {slow.partition} and {what}; {heat(s, slow.partition)}: "
+        "moving a key would not help"
+    )
 
 
 def part_of(s: Situation, key: bytes, partition: int) -> str:
@@ -55,16 +70,6 @@ def part_of(s: Situation, key: bytes, partition: int) -> str:
     return f"key {name(key)} is {percent(found.value)} +- {percent(found.bound)} of it"
 
 
-def spread(route: Route) -> str:
-    """`spread over 10 shards on 10 partitions; order per key is given up`."""
-    partitions = {shard.partition for shard in route.shards}
-    over = f"{count(len(route.shards), 'shard')} on {count(len(partitions), 'partition')}"
-    return f"spread over {over}; {order(route.by)}"
-
-
-def order(by: Sequence[str]) -> str:
-    """What a rung leaves of the order of a key."""
-    return f"order is kept per {' and '.join(by)}" if by else "order per key is given up"
 def evidence(basis: Basis) -> str:
     """`partition 3 took 412 records/s, 96 % +- 1 % of it this key's: 400 records in 20 batches, 2 s old`."""
     part = f"{percent(basis.partition_share)} +- {percent(basis.partition_share_error)} of it this key's"
@@ -92,3 +97,13 @@ def grounds(verdict: KeyVerdict) -> str:
     return ". ".join(parts)
 
 
+def spread(route: Route) -> str:
+    """`spread over 10 shards on 10 partitions; order per key is given up`."""
+    partitions = {shard.partition for shard in route.shards}
+    over = f"{count(len(route.shards), 'shard')} on {count(len(partitions), 'partition')}"
+    return f"spread over {over}; {order(route.by)}"
+
+
+def order(by: Sequence[str]) -> str:
+    """What a rung leaves of the order of a key."""
+    return f"order is kept per {' and '.join(by)}" if by else "order per key is given up"
