@@ -1,22 +1,25 @@
 """`confluent_kafka.Producer` that sends the records of hot keys where the routing table says.
 
 The path of a record takes no lock, waits for nothing and asks nobody: two dictionary look-ups for a plain
-key, one hash more for a routed one. Tables arrive in the background (_source).
+key, one hash more for a routed one. Tables arrive in the background (_source). Where it was built, _fast does
+the same in C; what it does not know it leaves to the `produce` of this module.
 """
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
 
-from hotkey_sdk import _settings
+from hotkey_sdk import _compiled, _settings
 from hotkey_sdk._borrow import Borrow
-from hotkey_sdk._lanes import Batch, Counts, Lanes, lanes_of
+from hotkey_sdk._key_counts import KeyCounts
+from hotkey_sdk._lanes import Batch, Lanes, Path, lanes_of
 from hotkey_sdk._partitions import KnownPartitions
 from hotkey_sdk._selftest import partitioner_agrees
 from hotkey_sdk._source import TableSource
@@ -43,18 +46,19 @@ _produce_batch = confluent_kafka.Producer.produce_batch
 class _Lanes:
     """The lanes of every topic that the producer has written to; all that its threads share."""
 
-    def __init__(self, batch: Batch, durable: bool) -> None:
+    def __init__(self, batch: Batch, durable: bool, path: Path) -> None:
         self.by_topic: dict[str, Lanes] = {}
-        self.counts = Counts()
+        self.counts = path.counts()
+        self._path = path
         self._batch = batch
         self._durable = durable
 
     def adopt(self, topic: str, router: Router) -> None:
         """Replace the topic's lanes in one step: a record is routed by the old table or by the new one."""
-        lanes = lanes_of(router, self._batch, self.counts)
+        lanes = lanes_of(router, self._batch, self.counts, self._path)
         if not self._durable:
             elsewhere = {route.key for route in router.table.routes if route.topic != topic}
-            lanes = {key: lane for key, lane in lanes.items() if _as_bytes(key) not in elsewhere}
+            lanes = Lanes({key: lane for key, lane in lanes.items() if _as_bytes(key) not in elsewhere})
             self.counts.not_durable += len(elsewhere)
         self.by_topic[topic] = lanes
 
@@ -76,6 +80,7 @@ class ProducerRouting:
         counts = self._lanes.counts
         return ProducerStats(
             routed=counts.routed,
+            path=PATHS.in_use.name,
             missing_dimension=counts.missing_dimension,
             fell_back=counts.fell_back,
             not_durable=counts.not_durable,
@@ -84,7 +89,24 @@ class ProducerRouting:
         )
 
 
-class Producer(confluent_kafka.Producer):
+class Counting(Protocol):
+    """What counts the records of a producer, where that is asked for; then the pure path is taken."""
+
+    def noting(self, key: str | bytes | None, callback: DeliveryCallback | None) -> DeliveryCallback | None:
+        """The delivery callback to send the record with."""
+        ...
+
+
+class _Slots(confluent_kafka.Producer):
+    """What the compiled path finds in a producer without asking its dictionary."""
+
+    __slots__ = ("_by_topic", "_counting")
+
+    _by_topic: dict[str, Lanes]
+    _counting: Counting | None  # None: nothing is counted, and it costs nothing
+
+
+class Producer(_Slots):
     """A drop-in for `confluent_kafka.Producer`.
 
     Takes the same configuration, and under `hotkey.` its own (docs/protocol.md lists it). Without any setting
@@ -101,16 +123,22 @@ class Producer(confluent_kafka.Producer):
         prepared = _settings.prepare(config, keywords, _settings.producer_defaults)
         super().__init__(*prepared.arguments, **prepared.keywords)
         settings, kafka = prepared.settings, prepared.kafka
-        lanes = _Lanes(Batch(), durable=True)
+        lanes = _Lanes(Batch(), durable=True, path=PATHS.in_use)
         self._source: TableSource | None = None
         if settings is not None:
-            lanes = _Lanes(Batch.of(kafka), _settings.is_durable(kafka))
+            lanes = _Lanes(Batch.of(kafka), _settings.is_durable(kafka), PATHS.in_use)
             self._borrow = Borrow(self)
-            self._source = _start(self._borrow, settings, lanes)
+            counts = KeyCounts(time.time()) if settings.report_keys else None
+            self._source = _start(self._borrow, settings, lanes, counts)
+            if counts is not None:
+                from hotkey_sdk._counting import begin  # not above: it derives from this class
+
+                begin(self, counts, kafka)
             weakref.finalize(self, self._source.stop)
             self._source.follow(settings.topics)
             partitioner_agrees.start()
         self._by_topic = lanes.by_topic
+        self._counting = None
         self._counts = lanes.counts
         self.hotkey = ProducerRouting(lanes, self._source)
 
@@ -134,6 +162,8 @@ class Producer(confluent_kafka.Producer):
         """
         if callback is None:
             callback = on_delivery  # handed on by position: there a None for one of the two hides the other
+        if self._counting is not None:
+            callback = self._counting.noting(key, callback)
         try:
             lane = self._by_topic[topic].get(key) if key is not None else None
         except (KeyError, TypeError):
@@ -148,7 +178,7 @@ class Producer(confluent_kafka.Producer):
         try:
             _produce(self, to.topic, value, shard_key, to.partition, callback, None, timestamp, headers)
         except KafkaException as error:
-            if not _is_gone(error):
+            if not is_gone(error):
                 raise
             self._counts.fell_back += 1
             _produce(self, topic, value, key, partition, callback, None, timestamp, headers)
@@ -172,7 +202,7 @@ class Producer(confluent_kafka.Producer):
             lanes = self._by_topic[topic]
         except (KeyError, TypeError):
             self._meet(topic)
-            lanes = {}
+            lanes = Lanes()
         if not lanes or partition != _ANY or not isinstance(messages, list):
             return _produce_batch(self, topic, messages, partition, callback)
         sent = 0
@@ -205,7 +235,9 @@ class Producer(confluent_kafka.Producer):
     def _meet(self, topic: object) -> None:
         """Follow a topic at its first record; what is no topic name is left to the Kafka client to refuse."""
         if isinstance(topic, str) and topic not in self._by_topic:
-            self._by_topic.setdefault(topic, {})  # no assignment: its table may have arrived since the test
+            self._by_topic.setdefault(
+                topic, Lanes()
+            )  # no assignment: its table may have arrived since the test
             if self._source is not None:
                 self._source.follow((topic,))
 
@@ -231,7 +263,9 @@ class Producer(confluent_kafka.Producer):
             self._borrow.end()
 
 
-def _start(borrow: Borrow[Producer], settings: _settings.Settings, lanes: _Lanes) -> TableSource:
+def _start(
+    borrow: Borrow[Producer], settings: _settings.Settings, lanes: _Lanes, counts: KeyCounts | None
+) -> TableSource:
     def identify() -> str | None:
         with borrow() as producer:
             try:
@@ -251,6 +285,7 @@ def _start(borrow: Borrow[Producer], settings: _settings.Settings, lanes: _Lanes
         store=lambda: RedisStore(settings.redis_url),
         identify=identify,
         adopt=adopt,
+        key_counts=counts,
     )
 
 
@@ -280,10 +315,34 @@ def _return_errors(batch: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[d
     return stranded
 
 
-def _is_gone(error: KafkaException) -> bool:
+def is_gone(error: KafkaException) -> bool:
+    """Whether a record was refused because its partition or topic does not exist."""
     cause = error.args[0] if error.args else None
     return isinstance(cause, KafkaError) and cause.code() in _GONE
 
 
 def _as_bytes(key: str | bytes) -> bytes:
     return key.encode() if isinstance(key, str) else key
+
+
+class Paths:
+    """The paths of a record there are here; `take` one of them, and every Producer made from then on has it."""
+
+    def __init__(self) -> None:
+        self._produce: dict[Path, Any] = {Path(): Producer.produce}
+        fast = _compiled.load()
+        if fast is not None:
+            compiled = _compiled.produce_of(fast, Producer, _produce, Producer.produce, is_gone)
+            self._produce[_compiled.CompiledPath(fast)] = compiled
+        self.take(tuple(self._produce)[-1])
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._produce)
+
+    def take(self, path: Path) -> None:
+        """For the process's start, and for tests of both."""
+        self.in_use = path
+        Producer.produce = self._produce[path]  # type: ignore[method-assign]
+
+
+PATHS = Paths()

@@ -28,6 +28,7 @@ _KNOWN = (
     "hotkey.cluster.id",
     "hotkey.client.id",
     "hotkey.poll.interval.ms",
+    "hotkey.report.keys",
 )
 _AGREEING_PARTITIONERS = ("murmur2_random", "murmur2")
 _AUTO_CREATE = "allow.auto.create.topics"
@@ -50,6 +51,7 @@ class Settings:
     topics: tuple[str, ...] = ()
     cluster_id: str | None = None
     poll_interval_seconds: float = 1.0
+    report_keys: bool = False
 
 
 def split(
@@ -130,6 +132,17 @@ def client_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
     return _no_topic_creation(kafka) | ({} if _REFRESH in kafka else {_REFRESH: _REFRESH_MS})
 
 
+def check_key_reports(kafka: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` where records could not be counted: they are when the broker has answered."""
+    given = {**(kafka.get("default.topic.config") or {}), **kafka}
+    only_errors = "delivery.report.only.error"
+    if _flag(only_errors, given.get(only_errors, False)):
+        raise SettingsError(
+            f"{only_errors} is true, but hotkey.report.keys counts records as they are delivered: "
+            "leave one of them out"
+        )
+
+
 def is_cooperative(kafka: Mapping[str, Any]) -> bool:
     """Whether a consumer with this configuration rebalances incrementally."""
     return str(kafka.get("group.protocol", "classic")).lower() == "consumer" or "cooperative" in str(
@@ -189,6 +202,7 @@ def _parse(own: Mapping[str, Any], client_name: str) -> Settings:
         topics=_topics(own.get("hotkey.topics", ())),
         cluster_id=str(own["hotkey.cluster.id"]) if own.get("hotkey.cluster.id") else None,
         poll_interval_seconds=_milliseconds(own.get("hotkey.poll.interval.ms", 1000)) / 1000,
+        report_keys=_flag("hotkey.report.keys", own.get("hotkey.report.keys", False)),
     )
 
 

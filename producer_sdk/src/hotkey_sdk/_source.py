@@ -15,16 +15,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from hotkey_sdk._key_counts import KeyCounts
 from hotkey_sdk._settings import Settings
 from hotkey_sdk._stats import SourceStats, TableStats
 from hotkey_sdk._store import Found, StoreUnavailableError, TableStore
 from hotkey_sdk.routing import envelope
 from hotkey_sdk.routing.follower import Follower, Outcome
-from hotkey_sdk.routing.report import ClientReport, Role, encode_report
+from hotkey_sdk.routing.report import ClientReport, Role, encode_key_report, encode_report
 from hotkey_sdk.routing.router import Router
 from hotkey_sdk.routing.table import Stream
 
 REPORT_SECONDS = 3.0
+KEY_REPORT_SECONDS = 2.0
 _SLICE_SECONDS = 0.1  # how long a newly asked topic or a close may wait for the hint listener
 _HINT_PAUSE_SECONDS = 0.01  # a flood of hints must not turn into a flood of reads
 _IDENTIFY_SECONDS = 0.25  # pause between two questions for the cluster's id, and after a defect
@@ -55,7 +57,8 @@ class TableSource:
 
     `identify` gives the Kafka cluster's id, or None while it cannot tell. `adopt` is called in the thread for
     each new table. `applied`, topic to epoch, is what is
-    reported: the source sets it after `adopt` unless `applies_itself`, when the client sets it.
+    reported: the source sets it after `adopt` unless `applies_itself`, when the client sets it. `key_counts`:
+    what the client sends, where it tells that too.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class TableSource:
         *,
         group: str | None = None,
         applies_itself: bool = False,
+        key_counts: KeyCounts | None = None,
     ) -> None:
         self.applied: dict[str, int] = {}
         self._settings = settings
@@ -84,6 +88,8 @@ class TableSource:
         self._reachable: bool | None = None
         self._failures = 0
         self._reported: tuple[float, dict[str, int]] = (float("-inf"), {})
+        self._key_counts = key_counts
+        self._keys_reported_at = float("-inf")
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._starting = threading.Lock()
@@ -134,6 +140,7 @@ class TableSource:
             try:
                 self._read()
                 self._report(now)
+                self._report_keys(now)
             except StoreUnavailableError as error:
                 self._unreachable(str(error))
             else:
@@ -209,6 +216,19 @@ class TableSource:
         if self._store is not None:
             self._store.report(reports, client_id)
             self._reported = (now, applied)
+
+    def _report_keys(self, now: float) -> None:
+        counts = self._key_counts
+        if counts is None or self._store is None or 0 <= now - self._keys_reported_at < KEY_REPORT_SECONDS:
+            return
+        found = {
+            followed.follower.stream: counts.report(topic, self._settings.client_id, now)
+            for topic, followed in self._followed.items()
+        }
+        counts.adjust(now)
+        self._keys_reported_at = now
+        reports = {stream: encode_key_report(report) for stream, report in found.items() if report}
+        self._store.report_keys(reports, self._settings.client_id)
 
     def _unreachable(self, why: str) -> None:
         self._failures += 1

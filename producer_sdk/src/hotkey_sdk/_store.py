@@ -64,8 +64,12 @@ class TableStore(Protocol):
         """Write the client's report of each stream."""
         ...
 
+    def report_keys(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
+        """Write what the client counted on each stream."""
+        ...
+
     def withdraw(self, streams: Sequence[Stream], client_id: str) -> None:
-        """Remove the client's reports."""
+        """Remove the client's reports, of both kinds."""
         ...
 
     def close(self) -> None:
@@ -133,8 +137,12 @@ class RedisStore:
     def report(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
         self._ask([("HSET", names.reports_key(s), client_id, data) for s, data in reports.items()])
 
+    def report_keys(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
+        self._ask([("HSET", names.key_reports_key(s), client_id, data) for s, data in reports.items()])
+
     def withdraw(self, streams: Sequence[Stream], client_id: str) -> None:
-        self._ask([("HDEL", names.reports_key(s), client_id) for s in streams])
+        keys = [key(s) for s in streams for key in (names.reports_key, names.key_reports_key)]
+        self._ask([("HDEL", key, client_id) for key in keys])
 
     def close(self) -> None:
         self._drop_hints()

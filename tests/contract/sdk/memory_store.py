@@ -21,6 +21,7 @@ class MemoryStore:
         self.digests: dict[Stream, str] = {}
         self.wrong_types: set[Stream] = set()
         self.reports_of: dict[Stream, dict[str, bytes]] = {}
+        self.key_reports_of: dict[Stream, dict[str, bytes]] = {}
         self.down = False
         self.listening: set[Stream] = set()  # a hint that nobody listens for is gone, as in Redis
         self._hints: list[Stream] = []
@@ -65,10 +66,16 @@ class MemoryStore:
         for stream, report in reports.items():
             self.reports_of.setdefault(stream, {})[client_id] = report
 
+    def report_keys(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
+        self._answer()
+        for stream, report in reports.items():
+            self.key_reports_of.setdefault(stream, {})[client_id] = report
+
     def withdraw(self, streams: Sequence[Stream], client_id: str) -> None:
         self._answer()
         for stream in streams:
             self.reports_of.get(stream, {}).pop(client_id, None)
+            self.key_reports_of.get(stream, {}).pop(client_id, None)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -27,6 +27,11 @@ def reports_key(stream: Stream) -> str:
     return f"hotkey:{{{stream}}}:reports"
 
 
+def key_reports_key(stream: Stream) -> str:
+    """A hash from client id to what that producer counted (report.py), where it reports its keys."""
+    return f"hotkey:{{{stream}}}:keys"
+
+
 def dedicated_prefix(topic: str) -> str:
     """What the names of all topics start with that were made for single keys of the base topic."""
     return f"{topic}.hot."
