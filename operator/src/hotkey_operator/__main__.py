@@ -13,6 +13,7 @@ import kopf
 from prometheus_client import start_http_server
 
 from hotkey_operator import __version__, logs
+from hotkey_operator.adapters.groups import KafkaGroups
 from hotkey_operator.adapters.kafka import KafkaBrokers
 from hotkey_operator.adapters.kubernetes import Connection, KubernetesSecrets, KubernetesTables, connect
 from hotkey_operator.adapters.redis import RedisDistribution
@@ -64,6 +65,7 @@ async def _run(settings: Settings) -> None:
     api = connect()
     tables = KubernetesTables(api)
     brokers = KafkaBrokers(settings.kafka)
+    groups = KafkaGroups(settings.kafka)
     distribution = RedisDistribution(settings.redis_url)
     metrics = Metrics(Exposure(settings.metrics_partitions, settings.metrics_keys))
     metrics.undecodable(lambda: brokers.undecodable)
@@ -74,10 +76,11 @@ async def _run(settings: Settings) -> None:
     try:
         signer = await _signer(settings, api)
         await wait_until_served(api)
-        governor = Governor(Ports(brokers, distribution, tables, signer), tables, metrics)
+        governor = Governor(Ports(brokers, distribution, tables, signer, groups), tables, metrics)
         await _govern(settings, governor)
     finally:
         await distribution.close()
+        await groups.close()
         await brokers.close()
         api.close()  # type: ignore[no-untyped-call]
 

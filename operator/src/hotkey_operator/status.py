@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from hotkey_operator.engine.model import Condition, KeyVerdict, Observation, Summary
+from hotkey_operator.engine.model import Condition, ConsumerLag, KeyVerdict, Observation, Summary
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.loop import Outcome
 from hotkey_sdk.routing.table import Table
@@ -164,7 +164,14 @@ def _figures(summary: Summary) -> dict[str, Any]:
         "hottestPartition": summary.hottest_partition,
         "producers": _producers(summary),
         "consumers": _consumers(summary),
+        "consumerLag": [_lag(each) for each in summary.consumer_lag] or None,
     }
+
+
+def _lag(lag: ConsumerLag) -> dict[str, Any]:
+    told = {"group": lag.group, "seconds": lag.seconds, "partition": lag.partition, "records": lag.records}
+    found = {name: value for name, value in told.items() if value is not None}
+    return found if lag.seconds is None else {**found, "seconds": round(lag.seconds, 1)}
 
 
 def _producers(summary: Summary) -> str:

@@ -108,7 +108,7 @@ def registered(spec: PolicySpec, reports: Iterable[ClientReport], at: float) -> 
         if report.group and report.role is Role.CONSUMER and abs(at - report.at) <= REPORT_SECONDS
     }
     added = sorted(reported - {*spec.consumer_groups, *spec.ignored_groups})
-    return (*spec.consumer_groups, *added)[:GROUPS_AT_MOST]
+    return tuple(dict.fromkeys((*spec.consumer_groups, *added)))[:GROUPS_AT_MOST]
 
 
 def seen(

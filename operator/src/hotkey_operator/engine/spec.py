@@ -177,9 +177,9 @@ def unsupported_fields(spec: PolicySpec) -> tuple[str, ...]:
         "spec.mode: Propose": spec.mode is Mode.PROPOSE,
         "spec.spread.ordering: PerKey": spec.spread.ordering is Ordering.PER_KEY,
         "spec.dedicatedTopic": spec.dedicated_topic,
-        "spec.consumers.groups": bool(spec.consumer_groups),
-        "spec.consumers.ignore": bool(spec.ignored_groups),
-        "spec.trigger.lagSeconds": spec.trigger.lag_seconds is not None,
+        f"spec.trigger.lagSeconds with metrics.source {Source.PRODUCERS}": (
+            spec.trigger.lag_seconds is not None and spec.metrics.source is Source.PRODUCERS
+        ),
         f"spec.metrics.source: {spec.metrics.source}": spec.metrics.source is not Source.KAFKA,
         "spec.metrics.sampling": not spec.metrics.sampling,
         "spec.overrides": bool(spec.overridden_keys),
@@ -199,6 +199,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
 Topic = Annotated[str, msgspec.Meta(min_length=1, max_length=249)]
 Header = Annotated[str, msgspec.Meta(min_length=1, max_length=249)]
 JsonPath = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Group = Annotated[str, msgspec.Meta(min_length=1, max_length=249)]
 Rung = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=8)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 
@@ -263,8 +264,8 @@ class _Limits(_Document, frozen=True):
 
 
 class _Consumers(_Document, frozen=True):
-    groups: list[str] = []
-    ignore: list[str] = []
+    groups: Annotated[list[Group], msgspec.Meta(max_length=64)] = []
+    ignore: Annotated[list[Group], msgspec.Meta(max_length=64)] = []
 
 
 class _Prometheus(_Document, frozen=True):

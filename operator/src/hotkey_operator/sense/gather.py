@@ -15,6 +15,7 @@ from hotkey_operator.engine.model import (
     EndOffsets,
     Observation,
     PartitionSample,
+    Progress,
     Published,
     StoredTable,
     TopicFacts,
@@ -23,6 +24,7 @@ from hotkey_operator.engine.model import (
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import PolicyRef, Ports, SampleBudget, Unavailable
+from hotkey_operator.sense.progress import read_progress
 from hotkey_sdk.routing.report import ClientReport
 from hotkey_sdk.routing.table import Stream
 
@@ -49,10 +51,10 @@ async def gather(
     stream = topic.stream if topic is not None else _stored_stream(stored, spec) or known
     if stream is None:
         return Observation(now, None, stored=stored, rival=rival, failure=failure, unreadable=unreadable)
-    (ends, samples, unread), published, reports = await asyncio.gather(
+    (ends, samples, unread), published, (reports, progress) = await asyncio.gather(
         _load(ports, spec, memory, stored, topic, seed, watched=rival is None),
         read_published(ports, stream, now),
-        read_reports(ports, stream),
+        _clients(ports, spec, memory, stream, topic if rival is None else None, now),
     )
     return Observation(
         at=now,
@@ -65,6 +67,7 @@ async def gather(
         rival=rival,
         failure=failure or unread,
         unreadable=unreadable,
+        progress=progress,
     )
 
 
@@ -96,6 +99,14 @@ async def read_reports(ports: Ports, stream: Stream) -> tuple[ClientReport, ...]
         return await ports.distribution.reports(stream)
     except Unavailable:
         return ()
+
+
+async def _clients(
+    ports: Ports, spec: PolicySpec, memory: Memory, stream: Stream, topic: TopicFacts | None, now: float
+) -> tuple[tuple[ClientReport, ...], Progress | None]:
+    """The clients' reports, and how far their groups are: those that report one are asked for too."""
+    reports = await read_reports(ports, stream)
+    return reports, await read_progress(ports, spec, memory, topic, reports, now)
 
 
 async def _topic(ports: Ports, name: str) -> tuple[TopicFacts | None, str | None]:
