@@ -192,13 +192,14 @@ class Governor:
         if not spec.topic:
             return Outcome(mistake=mistake)
         if governed.turn is None:
-            governed.turn = Turn(self._ports, governed.ref, spec, thinking=asyncio.to_thread)
+            governed.turn = Turn(self._ports, governed.ref, spec, thinking=asyncio.to_thread, clock=time.time)
         governed.turn.spec = spec
         older = rival(claims.get(spec.topic, ()), str(body.metadata["uid"]))
         outcome = await governed.turn.step(time.time(), self._seed(), rival=older)
         return replace(outcome, mistake=mistake)
 
     async def _tell(self, governed: _Governed, body: kopf.Body, outcome: Outcome) -> None:
+        _say_written(governed.ref, outcome)
         for event in outcome.applied.events:
             _emit(body, governed.ref, event)
         for condition in conditions_of(outcome):
@@ -207,7 +208,7 @@ class Governor:
             outcome,
             generation=int(body.metadata.get("generation", 0)),
             now=time.time(),
-            previous=list(body.status.get("conditions") or ()),
+            previous=dict(body.status),
             observing=body.spec.get("mode") in ("Observe", "Propose"),
         )
         await self._write_status(governed, status, table_status(outcome))
@@ -250,6 +251,18 @@ class Governor:
 
     def _seed(self) -> int:
         return self._random.getrandbits(53)
+
+
+def _say_written(ref: PolicyRef, outcome: Outcome) -> None:
+    """One line for each table: why, what it was made of, and when each step was done."""
+    stored, decision, observation = outcome.applied.stored, outcome.decision, outcome.observation
+    if stored is None or decision is None or observation is None:
+        return
+    logs.say(
+        "table written", policy=ref, topic=stored.table.stream.topic, epoch=stored.table.epoch,
+        reason=decision.reason, routes=len(stored.table.routes), observed_ms=round(observation.at * 1000),
+        **dict[str, Any](outcome.moments),
+    )  # fmt: skip
 
 
 def _is_news(condition: Condition, before: tuple[bool, Reason | None] | None) -> bool:

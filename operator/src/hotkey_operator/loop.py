@@ -5,8 +5,8 @@ It must not know Kopf, Kafka's, Redis' or Kubernetes' clients; time and seeds ar
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -20,6 +20,7 @@ from hotkey_operator.engine.spec import PolicySpec
 from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
 from hotkey_operator.sense.gather import gather, read_published
+from hotkey_operator.stages import Clock, Stage, Stages
 from hotkey_sdk.routing.table import Stream
 
 FORGET_SECONDS = 3_600.0  # a client that was silent for so long will not come back under its id
@@ -32,6 +33,7 @@ class Outcome:
 
     `former`: whom the object still belongs to; the turn waited for it to go.
     `mistake`: what is wrong with the policy's spec; the turn then froze what is routed.
+    `moments`: when the steps of the turn were done, in unix milliseconds by name.
     """
 
     observation: Observation | None = None
@@ -41,6 +43,7 @@ class Outcome:
     standing_by: str | None = None
     former: str | None = None
     mistake: str | None = None
+    moments: Mapping[str, int] = field(default_factory=dict)
 
 
 Decided = tuple[Decision, Memory]
@@ -56,13 +59,21 @@ class Turn:
     """The loop of one policy. `spec` may be replaced between steps.
 
     `thinking` runs the pure part: the product gives a thread, as a plan for a big topic takes seconds.
+    `clock`: for noting when the steps of a turn were done; nothing is decided by it.
     """
 
     def __init__(
-        self, ports: Ports, ref: PolicyRef, spec: PolicySpec, *, thinking: Thinking = at_once
+        self,
+        ports: Ports,
+        ref: PolicyRef,
+        spec: PolicySpec,
+        *,
+        thinking: Thinking = at_once,
+        clock: Clock | None = None,
     ) -> None:
         self.spec = spec
         self._thinking = thinking
+        self._clock = clock
         self.memory = Memory()
         self._ports = ports
         self._ref = ref
@@ -76,8 +87,10 @@ class Turn:
         """
         if within(now, self._paused_at, CONFLICT_PAUSE_SECONDS):
             return Outcome(standing_by=self._conflict)
+        stages = Stages(self._clock)
+        ports = stages.around(self._ports)
         try:
-            observation = await gather(self._ports, self._ref, self.spec, self.memory, now, seed, rival=rival)
+            observation = await gather(ports, self._ref, self.spec, self.memory, now, seed, rival=rival)
         except Unavailable as error:
             return Outcome(failure=str(error))
         former = _former_policy(observation, self.spec)
@@ -85,11 +98,15 @@ class Turn:
             return Outcome(observation, failure=former, former=former)
         spec, memory = self.spec, self.memory
         decision, memory = await self._thinking(lambda: decide(spec, observation, memory))
-        applied = await apply(self._ports, self._ref, decision)
+        stages.mark(Stage.PLANNED)
+        stages.sensed(memory.over_since.values())
+        applied = await apply(ports, self._ref, decision)
         self._learn(memory, applied, now)
         await self._forget(observation)
         failure = applied.unwritten or applied.unpublished
-        return Outcome(observation, decision, applied, failure, applied.conflict)
+        return Outcome(
+            observation, decision, applied, failure, applied.conflict, moments=stages.milliseconds()
+        )
 
     def _learn(self, memory: Memory, applied: Applied, now: float) -> None:
         """What was not written did not happen, so it is not remembered either."""
