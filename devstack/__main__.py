@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from devstack import prometheus
 from devstack.errors import StackError
 from devstack.process import tail
 from devstack.stack import Stack
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "fetch", help="only fill the cache: downloads and the build of the API server"
     )
     fetch.add_argument("--controller-manager", action="store_true", help="kube-controller-manager too")
+    fetch.add_argument("--prometheus", action="store_true", help="promtool and Prometheus, for tests, too")
     down = commands.add_parser("down", help="stop all of it; data and logs stay")
     down.add_argument("--wipe", action="store_true", help="remove data and logs too")
     commands.add_parser("status", help="what runs and where; exit code 1 unless all of it does")
@@ -64,6 +66,8 @@ def up(arguments: argparse.Namespace) -> int:
 def fetch(arguments: argparse.Namespace) -> int:
     stack = Stack(arguments.root, controller_manager=arguments.controller_manager)
     stack.fetch()
+    if arguments.prometheus:
+        prometheus.fetch(stack.cache)
     print(f"everything that the stack needs is in {stack.cache.folder}")
     return 0
 

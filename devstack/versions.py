@@ -37,6 +37,12 @@ class PostgresVersions:
 
 
 @dataclass(frozen=True)
+class PrometheusVersions:
+    version: str
+    module: str
+
+
+@dataclass(frozen=True)
 class ToolVersions:
     wheel: str
     wheel_version: str
@@ -51,6 +57,7 @@ class Versions:
     kubernetes: KubernetesVersions
     redis: RedisVersions
     postgres: PostgresVersions
+    prometheus: PrometheusVersions
     tools: ToolVersions
 
     @classmethod
@@ -61,5 +68,6 @@ class Versions:
             kubernetes=KubernetesVersions(**table["kubernetes"]),
             redis=RedisVersions(**table["redis"]),
             postgres=PostgresVersions(**table["postgres"]),
+            prometheus=PrometheusVersions(**table["prometheus"]),
             tools=ToolVersions(**table["tools"]),
         )

@@ -101,8 +101,8 @@ def part(name: str, slow: bool) -> Part:
 
 
 def fetch(slow: bool) -> Part:
-    """What the dev stack is made of; the controller manager is in slow tests only."""
-    more = ("--controller-manager",) if slow else ()
+    """What the dev stack is made of, and promtool; the controller manager is in slow tests only."""
+    more = ("--prometheus", *(("--controller-manager",) if slow else ()))
     return Part("fetch", ((sys.executable, "-m", "devstack", "fetch", *more),), FETCH_LIMIT)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack import Stack, StackError, control_plane, kafka_files, tools
+from devstack import Stack, StackError, control_plane, kafka_files, prometheus, tools
 from devstack.cache import Cache
 from devstack.programs import missing_tools
 from devstack.state import Options
@@ -99,6 +99,27 @@ def test_every_missing_tool_is_named_at_once_and_nothing_is_begun(
         assert hint in str(raised.value)
     assert not (tmp_path / "stack").exists()
     assert not empty.folder.exists()
+
+
+def test_prometheus_is_not_begun_without_go(
+    tmp_path: Path, empty: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(StackError, match=r"go is not on the PATH.*to build Prometheus"):
+        prometheus.promtool(empty)
+    assert not empty.folder.exists()
+
+
+def test_a_prometheus_that_is_in_the_cache_needs_nothing(
+    tmp_path: Path, empty: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in prometheus.PROGRAMS:
+        (empty.folder / prometheus.module(PINNED.prometheus).entry(name)).mkdir(parents=True)
+
+    assert prometheus.promtool(empty).name == "promtool"
+    assert prometheus.server(empty).name == "prometheus"
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from devstack import control_plane, kafka_files
+from devstack import control_plane, kafka_files, prometheus
 from devstack.versions import Versions
 
 ROOT = Path(__file__).resolve().parents[3]
-GO_MOD = (control_plane.MODULE / "go.mod").read_text()
+GO_MOD = "\n".join((each.MODULE / "go.mod").read_text() for each in (control_plane, prometheus))
 PINNED = Versions.pinned()
 
 
@@ -26,10 +26,16 @@ def required(module: str) -> str | None:
     [
         ("k8s.io/kubernetes", PINNED.kubernetes.version),
         ("go.etcd.io/etcd/server/v3", PINNED.kubernetes.etcd),
+        ("github.com/prometheus/prometheus", PINNED.prometheus.module),
     ],
 )
 def test_go_mod_requires_the_pinned_version(module: str, version: str) -> None:
     assert required(module) == f"v{version}"
+
+
+def test_prometheus_and_its_module_are_the_same_release() -> None:
+    major, minor, patch = PINNED.prometheus.version.split(".")
+    assert PINNED.prometheus.module == f"0.{major}{int(minor):02d}.{patch}"
 
 
 def test_every_staging_module_is_replaced_by_the_pinned_release() -> None:
@@ -63,7 +69,8 @@ def test_the_pom_follows_from_the_pinned_versions() -> None:
 def test_no_version_is_written_in_the_code() -> None:
     """A second place would be forgotten at the next upgrade."""
     kafka, kubernetes = PINNED.kafka, PINNED.kubernetes
-    pins = {kafka.version, kafka.log4j_slf4j_impl, kubernetes.version, kubernetes.staging, kubernetes.etcd}
+    pins = {PINNED.prometheus.version, PINNED.prometheus.module}
+    pins |= {kafka.version, kafka.log4j_slf4j_impl, kubernetes.version, kubernetes.staging, kubernetes.etcd}
     for module in (ROOT / "devstack").glob("*.py"):
         text = module.read_text()
         assert not [pin for pin in pins if pin in text], f"{module.name} names a pinned version itself"
