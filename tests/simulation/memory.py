@@ -25,7 +25,7 @@ from hotkey_operator.ports import Conflict, PolicyRef, PublishedEnvelope, Sample
 from hotkey_sdk.routing import codec
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
 from hotkey_sdk.routing.names import TABLE_DIGEST, TABLE_ENVELOPE, TABLE_EPOCH
-from hotkey_sdk.routing.report import ClientReport, decode_report
+from hotkey_sdk.routing.report import ClientReport, KeyReport, decode_key_report, decode_report
 from hotkey_sdk.routing.table import Dimension, Stream, Table
 
 Clock = Callable[[], float]  # unix seconds
@@ -139,6 +139,7 @@ class _Shelf:
 
     table: Any = None
     reports: dict[str, bytes] = field(default_factory=dict)
+    key_reports: dict[str, bytes] = field(default_factory=dict)
 
 
 class MemoryDistribution:
@@ -156,20 +157,26 @@ class MemoryDistribution:
     def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
         self._shelf(stream).reports[client_id] = data
 
+    def plant_key_report(self, stream: Stream, client_id: str, data: bytes) -> None:
+        self._shelf(stream).key_reports[client_id] = data
+
     def wipe(self) -> None:
         self._shelves.clear()
 
     def snapshot(self) -> dict[Stream, _Shelf]:
         return {
             stream: _Shelf(
-                dict(shelf.table) if isinstance(shelf.table, dict) else shelf.table, dict(shelf.reports)
+                dict(shelf.table) if isinstance(shelf.table, dict) else shelf.table,
+                dict(shelf.reports),
+                dict(shelf.key_reports),
             )
             for stream, shelf in self._shelves.items()
         }
 
     def restore(self, snapshot: Mapping[Stream, _Shelf]) -> None:
         self._shelves = {
-            stream: _Shelf(shelf.table, dict(shelf.reports)) for stream, shelf in snapshot.items()
+            stream: _Shelf(shelf.table, dict(shelf.reports), dict(shelf.key_reports))
+            for stream, shelf in snapshot.items()
         }
 
     def envelope(self, stream: Stream) -> bytes | None:
@@ -207,9 +214,19 @@ class MemoryDistribution:
                 continue  # whatever stands there is not a report
         return tuple(found)
 
+    async def key_reports(self, stream: Stream) -> tuple[KeyReport, ...]:
+        found = []
+        for data in self._shelf(stream).key_reports.values():
+            try:
+                found.append(decode_key_report(data))
+            except ValueError:
+                continue
+        return tuple(found)
+
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
         for client_id in client_ids:
             self._shelf(stream).reports.pop(client_id, None)
+            self._shelf(stream).key_reports.pop(client_id, None)
 
     def _shelf(self, stream: Stream) -> _Shelf:
         return self._shelves.setdefault(stream, _Shelf())

@@ -20,7 +20,7 @@ from hotkey_operator.engine.model import (
     Unreadable,
 )
 from hotkey_operator.engine.spec import Metrics
-from hotkey_sdk.routing.report import ClientReport
+from hotkey_sdk.routing.report import ClientReport, KeyReport
 from hotkey_sdk.routing.table import Dimension, Stream, Table
 
 
@@ -38,11 +38,12 @@ class Conflict(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SampleBudget:
-    """Bounds of one sampling: records and runs per partition, and seconds for all of it."""
+    """Bounds of one sampling: records and runs per partition, and seconds and bytes for all of it."""
 
     records_per_partition: int = 1_000
     runs_per_partition: int = 20
     seconds: float = 1.0
+    bytes: int = 2_000_000
 
 
 class Meter(Protocol):
@@ -64,6 +65,10 @@ class Brokers(Meter, Protocol):
         """Facts of the topic, or None when it does not exist."""
         ...
 
+    async def some_end_offsets(self, name: str, partitions: Collection[int]) -> tuple[float, dict[int, int]]:
+        """The time (unix seconds) and the end offset of each of `partitions`."""
+        ...
+
     async def sample(
         self,
         name: str,
@@ -74,7 +79,9 @@ class Brokers(Meter, Protocol):
     ) -> tuple[PartitionSample, ...]:
         """Runs of records at random offsets of each partition's window [first, end).
 
-        A partition whose window is empty, or that gave nothing in time, is left out.
+        A partition whose window is empty, or that gave nothing in time, is left out. Where the bytes do not
+        suffice, the first windows have precedence, and a sample that was cut is random all the same. Raises
+        `Unavailable` also where all streams together have used up what may be read.
         """
         ...
 
@@ -126,8 +133,12 @@ class Distribution(Protocol):
         """The reports of all clients; what cannot be decoded is left out."""
         ...
 
+    async def key_reports(self, stream: Stream) -> tuple[KeyReport, ...]:
+        """What producers counted; what cannot be decoded, or is too much in all, is left out."""
+        ...
+
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
-        """Remove the reports of clients that are long gone."""
+        """Remove the reports of clients that are long gone, of both kinds."""
         ...
 
 

@@ -53,7 +53,7 @@ class _Window:
 @dataclass(slots=True)
 class _Topic:
     window: _Window
-    totals: dict[int, _Count] = field(default_factory=lambda: defaultdict(_Count))
+    totals: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # records by partition
 
 
 class KeyCounts:
@@ -81,7 +81,7 @@ class KeyCounts:
             counted = self._topic(topic)
             if counted is None or partition < 0:
                 return
-            counted.totals[partition].add(weight, size_bytes)
+            counted.totals[partition] += weight
             counted.window.partitions[partition].add(weight, size_bytes)
             if key is not None and len(key) <= KEY_BYTES_AT_MOST:
                 counted.window.sketch.add((partition, key), weight, weight * size_bytes)
@@ -96,7 +96,7 @@ class KeyCounts:
             if counted is None:
                 return None
             window, counted.window = counted.window, _Window(now)
-            totals = {p: (count.records, count.size_bytes) for p, count in counted.totals.items()}
+            totals = dict(counted.totals)
         return KeyReport(
             client_id, self._started, now, max(0.0, now - window.began), _partitions(totals, window)
         )
@@ -124,14 +124,14 @@ def _power_of_two(wanted: float) -> int:
     return weight
 
 
-def _partitions(totals: dict[int, tuple[int, int]], window: _Window) -> tuple[PartitionCount, ...]:
+def _partitions(totals: dict[int, int], window: _Window) -> tuple[PartitionCount, ...]:
     """The partitions that got most, within the report's bounds, with their heaviest keys."""
     heavy, unlisted = _heaviest(window.sketch)
     busiest = sorted(totals, key=lambda p: (-window.partitions[p].records, p))[:PARTITIONS_AT_MOST]
     return tuple(
         PartitionCount(
             p,
-            *totals[p],
+            totals[p],
             window.partitions[p].records,
             window.partitions[p].size_bytes,
             window.partitions[p].samples,

@@ -23,15 +23,24 @@ from hotkey_sdk.routing.names import (
     TABLE_ENVELOPE,
     TABLE_EPOCH,
     hint_channel,
+    key_reports_key,
     reports_key,
     table_key,
 )
-from hotkey_sdk.routing.report import ClientReport, decode_report
+from hotkey_sdk.routing.report import (
+    KEY_REPORT_BYTES_AT_MOST,
+    ClientReport,
+    KeyReport,
+    decode_key_report,
+    decode_report,
+)
 from hotkey_sdk.routing.table import Stream
 
 _T = TypeVar("_T")
 _MAX_REPORTS = 10_000
 _MAX_REPORT_BYTES = 4_096
+_MAX_REPORTS_BYTES = _MAX_REPORTS * _MAX_REPORT_BYTES
+_MAX_KEY_REPORTS_BYTES = 8 * 1024 * 1024  # read every second, where a policy wants them
 
 # -> false | {epoch, digest, envelope} | {fingerprint}. KEYS[1] table, ARGV[1] the largest envelope.
 _READ = f"""
@@ -72,18 +81,21 @@ redis.call('PUBLISH', ARGV[4], ARGV[1])
 return 1
 """
 
-# -> the values of at most ARGV[1] fields of at most ARGV[2] bytes each. KEYS[1] reports:
+# -> the values of at most ARGV[1] fields of at most ARGV[2] bytes each, and ARGV[3] in all. KEYS[1] reports:
 # what is no hash goes, for clients could not report into it.
 _REPORTS = """
 local found = {}
+local left = tonumber(ARGV[3])
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
   redis.call('DEL', KEYS[1])
   return found
 end
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   if #found >= tonumber(ARGV[1]) then break end
-  if redis.call('HSTRLEN', KEYS[1], field) <= tonumber(ARGV[2]) then
+  local size = redis.call('HSTRLEN', KEYS[1], field)
+  if size <= tonumber(ARGV[2]) and size <= left then
     found[#found + 1] = redis.call('HGET', KEYS[1], field)
+    left = left - size
   end
 end
 return found
@@ -146,12 +158,19 @@ class RedisDistribution:
         return bool(accepted == 1)
 
     async def reports(self, stream: Stream) -> tuple[ClientReport, ...]:
-        answer = await self._script(_REPORTS, reports_key(stream), _MAX_REPORTS, _MAX_REPORT_BYTES)
+        key, bounds = reports_key(stream), (_MAX_REPORTS, _MAX_REPORT_BYTES, _MAX_REPORTS_BYTES)
+        answer = await self._script(_REPORTS, key, *bounds)
         return tuple(report for data in answer if (report := _report(data)) is not None)
+
+    async def key_reports(self, stream: Stream) -> tuple[KeyReport, ...]:
+        bounds = (_MAX_REPORTS, KEY_REPORT_BYTES_AT_MOST, _MAX_KEY_REPORTS_BYTES)
+        answer = await self._script(_REPORTS, key_reports_key(stream), *bounds)
+        return tuple(report for data in answer if (report := _key_report(data)) is not None)
 
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
         for start in range(0, len(client_ids), 1_000):
-            await self._script(_FORGET, reports_key(stream), *client_ids[start : start + 1_000])
+            for key in (reports_key(stream), key_reports_key(stream)):
+                await self._script(_FORGET, key, *client_ids[start : start + 1_000])
 
     async def _script(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
         call = self._client.eval(script, 1, key, *cast(Sequence[str], arguments))
@@ -172,6 +191,13 @@ def _epoch(text: bytes | None) -> int | None:
 def _report(data: bytes) -> ClientReport | None:
     try:
         return decode_report(data)
+    except (msgspec.DecodeError, ValueError):
+        return None
+
+
+def _key_report(data: bytes) -> KeyReport | None:
+    try:
+        return decode_key_report(data)
     except (msgspec.DecodeError, ValueError):
         return None
 

@@ -59,7 +59,7 @@ class HeavyKey(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PartitionCount(msgspec.Struct, frozen=True, array_like=True):
-    """What one producer sent to one partition: ever since it began to count, and in the last window.
+    """What one producer sent to one partition: `records` since it began to count, and in the last window.
 
     `samples`: the records of the window that were looked at. `unlisted`: the most records of the window that
     any key has which is not in `keys`. Sizes are of keys and values.
@@ -67,7 +67,6 @@ class PartitionCount(msgspec.Struct, frozen=True, array_like=True):
 
     partition: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
     records: _Count
-    size_bytes: _Count
     window_records: _Count = 0
     window_bytes: _Count = 0
     samples: _Count = 0
