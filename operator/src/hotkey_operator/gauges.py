@@ -19,7 +19,8 @@ from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.unspread import unspread
 from hotkey_operator.loop import Outcome
 from hotkey_operator.ports import PolicyRef
-from hotkey_operator.status import conditions_of, governed_table, key_text
+from hotkey_operator.status import conditions_of, governed_table
+from hotkey_operator.verdicts import key_text
 from hotkey_sdk.routing.table import Route, Table
 
 POLICY = ("namespace", "policy")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from hotkey_operator import verdicts
 from hotkey_operator.engine.model import Condition, ConsumerLag, KeyVerdict, Observation, Summary
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.loop import Outcome
@@ -17,7 +18,6 @@ from hotkey_sdk.routing.table import Table
 
 FIGURES_SECONDS = 5.0
 _MAX_KEYS = 50
-_MAX_KEY_CHARACTERS = 256
 
 
 @dataclass(slots=True)
@@ -47,19 +47,21 @@ def conditions_of(outcome: Outcome) -> tuple[Condition, ...]:
 
 
 def policy_status(
-    outcome: Outcome, *, generation: int, now: float, previous: Sequence[Mapping[str, Any]], observing: bool
+    outcome: Outcome, *, generation: int, now: float, previous: Mapping[str, Any], observing: bool
 ) -> dict[str, Any]:
-    """The status to merge into the policy's. `previous`: the conditions it holds; `now`: unix seconds."""
+    """The status to merge into the policy's. `previous`: the status that it holds; `now`: unix seconds."""
     told = conditions_of(outcome)
+    held = list(previous.get("conditions") or ())
     status: dict[str, Any] = {"observedGeneration": generation}
-    status["conditions"] = conditions(told, generation=generation, now=now, previous=previous)
+    status["conditions"] = conditions(told, generation=generation, now=now, previous=held)
     if outcome.decision is None:
         return status
     decision, observation = outcome.decision, outcome.observation
     table = governed_table(outcome)
-    verdicts = decision.verdicts[:_MAX_KEYS]
-    planned = [_key(verdict) for verdict in verdicts]
-    keys = [_key(_as_it_stands(verdict, table)) for verdict in verdicts] if observing else planned
+    told_of = decision.verdicts[:_MAX_KEYS]
+    planned = [verdicts.document(each) for each in told_of]
+    keys = [verdicts.document(_as_it_stands(each, table)) for each in told_of] if observing else planned
+    keys = _with_times(keys, list(previous.get("keys") or ()), now)
     status |= {"clusterId": _cluster(observation), "hotKeys": len(table.routes) if table else 0, "keys": keys}
     status |= _figures(decision.summary)
     status["decision"] = {"reason": decision.reason.value, "message": decision.message}
@@ -70,9 +72,23 @@ def policy_status(
 
 
 def _as_it_stands(verdict: KeyVerdict, table: Table | None) -> KeyVerdict:
-    """The verdict with the shards that the key has, where the plan is not carried out."""
+    """The verdict with the shards that the key has, where the plan, which would cost, is not carried out."""
     route = table.route(verdict.key) if table else None
-    return replace(verdict, shards=len(route.shards) if route else 0, by=route.by if route else ())
+    shards, by = (len(route.shards), route.by) if route else (0, ())
+    return replace(verdict, shards=shards, by=by, cost=None)
+
+
+def _with_times(
+    keys: Iterable[Mapping[str, Any]], held: Iterable[Mapping[str, Any]], now: float
+) -> list[dict[str, Any]]:
+    """The entries with `since`: when the key came to stand as it does, by the status that was held before."""
+    before = {each.get("key"): each for each in held}
+    found = []
+    for key in keys:
+        known = before.get(key["key"], {})
+        stands = (known.get("shards"), known.get("by")) == (key["shards"], key["by"])
+        found.append({**key, "since": (known.get("since") if stands else None) or _moment(now)})
+    return found
 
 
 def table_status(outcome: Outcome) -> dict[str, Any] | None:
@@ -95,8 +111,7 @@ def conditions(
     One of which nothing new is told stays as it was, under the generation that it was about.
     """
     before = {str(each.get("type")): each for each in previous}
-    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    found = []
+    moment, found = _moment(now), []
     for each in told:
         status, known = "True" if each.status else "False", before.get(each.type.value, {})
         since = known.get("lastTransitionTime") if known.get("status") == status else None
@@ -114,10 +129,8 @@ def conditions(
     return [*found, *(dict(each) for kind, each in before.items() if kind not in new)]
 
 
-def key_text(key: bytes) -> str:
-    """A key for people: text as it is, other bytes escaped, cut where it is too long to read."""
-    text = key.decode("utf-8", "backslashreplace")
-    return text if len(text) <= _MAX_KEY_CHARACTERS else f"{text[: _MAX_KEY_CHARACTERS - 3]}..."
+def _moment(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _unready(outcome: Outcome) -> Condition | None:
@@ -180,19 +193,6 @@ def _producers(summary: Summary) -> str:
 
 def _consumers(summary: Summary) -> str:
     return f"{summary.consumers_applied}/{summary.consumers}"
-
-
-def _key(verdict: KeyVerdict) -> dict[str, Any]:
-    return {
-        "key": key_text(verdict.key),
-        "reason": verdict.reason.value,
-        "message": verdict.message,
-        "recordsPerSecond": round(verdict.records_per_second),
-        "share": round(verdict.share, 4),
-        "shareError": round(verdict.share_error, 4),
-        "shards": verdict.shards,
-        "by": list(verdict.by),
-    }
 
 
 def _essence(document: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from hotkey_operator.act.executor import Applied
 from hotkey_operator.engine.model import Condition, Decision, KeyVerdict, Observation, StoredTable, Summary
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.loop import Outcome
-from hotkey_operator.status import FIGURES_SECONDS, Pace, key_text, policy_status, table_status
+from hotkey_operator.status import FIGURES_SECONDS, Pace, policy_status, table_status
 from hotkey_sdk.routing.table import RecordKey, Route, Shard, Stream, Table
 
 READY = Condition(ConditionType.READY, True, Reason.GOVERNING, "all is well")
@@ -28,9 +28,9 @@ def decided(**changes: Any) -> Outcome:
 
 
 def status(
-    outcome: Outcome, *, now: float = 1_000.0, previous: Any = (), observing: bool = False
+    outcome: Outcome, *, now: float = 1_000.0, previous: Any = None, observing: bool = False
 ) -> dict[str, Any]:
-    return policy_status(outcome, generation=2, now=now, previous=previous, observing=observing)
+    return policy_status(outcome, generation=2, now=now, previous=previous or {}, observing=observing)
 
 
 def test_figures_are_rounded_and_the_imbalance_has_two_decimals() -> None:
@@ -47,15 +47,13 @@ def test_an_unknown_imbalance_removes_the_last_one() -> None:
 
 
 def test_a_transition_time_moves_only_with_the_conditions_status() -> None:
-    first = status(decided(), now=1_000.0)["conditions"]
+    first = status(decided(), now=1_000.0)
     other_reason = replace(READY, reason=Reason.STEADY)
-    same = status(decided(conditions=(other_reason,)), now=2_000.0, previous=first)["conditions"]
-    turned = status(decided(conditions=(replace(READY, status=False),)), now=3_000.0, previous=same)[
-        "conditions"
-    ]
-    assert same[0]["lastTransitionTime"] == first[0]["lastTransitionTime"] == "1970-01-01T00:16:40Z"
-    assert turned[0]["lastTransitionTime"] == "1970-01-01T00:50:00Z"
-    assert turned[0]["observedGeneration"] == 2
+    same = status(decided(conditions=(other_reason,)), now=2_000.0, previous=first)
+    turned = status(decided(conditions=(replace(READY, status=False),)), now=3_000.0, previous=same)
+    times = [each["conditions"][0]["lastTransitionTime"] for each in (first, same, turned)]
+    assert times == ["1970-01-01T00:16:40Z", "1970-01-01T00:16:40Z", "1970-01-01T00:50:00Z"]
+    assert turned["conditions"][0]["observedGeneration"] == 2
 
 
 def test_a_plan_is_told_only_while_the_policy_observes() -> None:
@@ -124,20 +122,13 @@ def test_the_table_tells_its_published_epoch_once_redis_told_one() -> None:
     assert table_status(published) == {"publishedEpoch": 8, "producers": "0/3", "consumers": "0/0"}
 
 
-def test_keys_are_text_for_people_whatever_their_bytes() -> None:
-    assert key_text(b"nike") == "nike"
-    assert key_text(b"\xffx") == "\\xffx"
-    assert key_text(b"") == ""
-    assert len(key_text(b"k" * 10_000)) == 256
-
-
 def test_conditions_of_which_nothing_is_known_stay_as_they_were() -> None:
     hot = Condition(ConditionType.HOT, True, Reason.HOLDING, "1 key spread: nike")
-    first = status(decided(conditions=(READY, hot)))["conditions"]
+    first = status(decided(conditions=(READY, hot)))
     for blind in (Outcome(standing_by="someone else wrote"), Outcome(failure="cannot read")):
         found = {each["type"]: each for each in status(blind, now=5_000.0, previous=first)["conditions"]}
         assert found["Ready"]["status"] == "False"
-        assert found["Hot"] == first[1]
+        assert found["Hot"] == first["conditions"][1]
 
 
 def test_a_policy_that_does_not_govern_tells_nothing_of_the_object_that_it_once_wrote() -> None:
@@ -146,3 +137,14 @@ def test_a_policy_that_does_not_govern_tells_nothing_of_the_object_that_it_once_
     younger = replace(decided(), observation=Observation(1.0, None, stored=stored, rival="ads/older"))
     assert status(younger)["hotKeys"] == 0
     assert table_status(younger) is None
+
+
+def test_a_key_keeps_its_time_until_it_is_routed_otherwise() -> None:
+    first = status(decided(), now=1_000.0)
+    verdict = decided().decision.verdicts[0]  # type: ignore[union-attr]
+    cooling = status(
+        decided(verdicts=(replace(verdict, reason=Reason.COOLING),)), now=2_000.0, previous=first
+    )
+    wider = status(decided(verdicts=(replace(verdict, shards=12),)), now=3_000.0, previous=cooling)
+    times = [each["keys"][0]["since"] for each in (first, cooling, wider)]
+    assert times == ["1970-01-01T00:16:40Z", "1970-01-01T00:16:40Z", "1970-01-01T00:50:00Z"]
