@@ -1,0 +1,140 @@
+"""One key for people: where it is, what was decided and why, what it costs and what was rejected. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from hotkey_operator.engine.wording import evidence, name, price, spread
+from hotkey_operator.plugin.columns import NONE, age, fields, percent, table
+from hotkey_operator.plugin.destination import pieces
+from hotkey_operator.plugin.policies import Found, Object, Policy
+
+_EVENTS = 8
+
+
+def explanation(found: Found, events: Sequence[Object], now: datetime) -> list[str]:
+    """Everything known of one key of one policy."""
+    lines = fields(_facts(found, now))
+    lines += _rejected(found)
+    lines += _shards(found)
+    lines += _conditions(found.policy, now)
+    return lines + _events(events, found.text, now)
+
+
+def value(found: Found) -> dict[str, object]:
+    """The same for programs: the entry of status as it stands there, with the policy and the route."""
+    policy = found.policy
+    whose = {"namespace": policy.namespace, "policy": policy.name, "topic": policy.topic}
+    route = found.route
+    shards = [
+        {"recordKey": piece.record_key, "partition": piece.partition, "part": round(piece.part, 4)}
+        for piece in (pieces(route) if route is not None else ())
+    ]
+    return {**whose, "key": found.text, **found.entry, "route": shards}
+
+
+def _facts(found: Found, now: datetime) -> list[tuple[str, str]]:
+    policy, verdict, known = found.policy, found.verdict, bool(found.entry)
+    facts = [
+        ("Key", found.text or name(b"")),
+        ("Policy", f"{policy.namespace}/{policy.name}"),
+        ("Topic", policy.topic),
+        ("Table", _table(policy)),
+    ]
+    if known:
+        rate = f"{verdict.records_per_second:,.0f} records/s"
+        share = f"{percent(verdict.share)} +- {percent(verdict.share_error)} of the topic"
+        facts.append(("Carries", f"{rate}, {share}"))
+    facts.append(("Now", spread(found.route) if found.route is not None else _plain(found)))
+    if known:
+        facts += [("Decision", str(verdict.reason)), ("Why", verdict.message)]
+        facts.append(("Since", _since(found.entry, now)))
+        facts.append(("Evidence", evidence(verdict.basis) if verdict.basis else NONE))
+        facts.append(("Cost", price(verdict.cost) if verdict.cost else NONE))
+    else:
+        facts.append(("Decision", "status tells nothing of it yet: only the routing table knows it"))
+    return facts
+
+
+def _table(policy: Policy) -> str:
+    if policy.table is None:
+        return policy.unreadable or NONE
+    applied = f"applied by {policy.status.get('producers', '0/0')} producers"
+    return f"epoch {policy.table.epoch}, {policy.table.partitions} partitions, {applied}"
+
+
+def _plain(found: Found) -> str:
+    return "a plain key" if found.policy.unreadable is None else "not known: its table cannot be read"
+
+
+def _since(entry: Object, now: datetime) -> str:
+    since = entry.get("since")
+    return f"{since} ({age(since, now)})" if since else "<unknown>"
+
+
+def _rejected(found: Found) -> list[str]:
+    rejected = found.verdict.rejected
+    if not rejected:
+        return ["Rejected:  " + NONE]
+    rows = [(each.option, str(each.reason), each.why) for each in rejected]
+    return ["Rejected:", *table(("OPTION", "REASON", "WHY"), rows, "  ")]
+
+
+def _shards(found: Found) -> list[str]:
+    if found.route is None:
+        return []
+    rows = [(each.record_key, str(each.partition), percent(each.part)) for each in pieces(found.route)]
+    return ["Shards:", *table(("RECORD KEY", "PARTITION", "SLOTS"), rows, "  ")]
+
+
+def _conditions(policy: Policy, now: datetime) -> list[str]:
+    rows = [
+        (
+            str(each.get("type", "")),
+            str(each.get("status", "")),
+            str(each.get("reason", "")),
+            age(each.get("lastTransitionTime"), now),
+            str(each.get("message", "")),
+        )
+        for each in policy.conditions
+    ]
+    if not rows:
+        return ["Conditions:  " + NONE]
+    return ["Conditions:", *table(("TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), rows, "  ")]
+
+
+def _events(events: Iterable[Object], text: str, now: datetime) -> list[str]:
+    """The latest Events that name the key, the newest last."""
+    shown = name(text.encode("utf-8", "surrogatepass"))
+    about = [each for each in events if _names(str(each.get("message", "")), shown)]
+    about.sort(key=lambda each: (_when(each), str(each.get("reason", "")), str(each.get("message", ""))))
+    rows = [
+        (
+            age(_when(each), now),
+            str(each.get("type", "")),
+            str(each.get("reason", "")),
+            str(each.get("message", "")),
+        )
+        for each in about[-_EVENTS:]
+    ]
+    if not rows:
+        return ["Events:  " + NONE]
+    return ["Events:", *table(("AGE", "TYPE", "REASON", "MESSAGE"), rows, "  ")]
+
+
+def _when(event: Object) -> str:
+    metadata = event.get("metadata")
+    created = metadata.get("creationTimestamp") if isinstance(metadata, Mapping) else None
+    return str(event.get("lastTimestamp") or event.get("eventTime") or created or "")
+
+
+def _names(message: str, shown: str) -> bool:
+    """Whether the message names the key, and not one that only begins or ends like it."""
+    at = message.find(shown)
+    while at >= 0:
+        before, after = message[at - 1 : at], message[at + len(shown) : at + len(shown) + 1]
+        if not (before.isalnum() or after.isalnum()):
+            return True
+        at = message.find(shown, at + 1)
+    return False
