@@ -1,0 +1,37 @@
+"""Consumer groups in memory. The contract suite holds them to what Kafka's coordinators tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from hotkey_operator.engine.model import Committed
+
+
+class MemoryGroups:
+    """The groups of a cluster, and from where its logs still hold records."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[tuple[str, str], dict[int, int]] = {}
+        self._starts: dict[tuple[str, int], int] = {}
+
+    def commit(self, group: str, topic: str, partition: int, offset: int) -> None:
+        """Commit the offset of the next record that the group wants."""
+        self._offsets.setdefault((group, topic), {})[partition] = offset
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        """Let the log begin at `offset`, as retention does."""
+        self._starts[topic, partition] = offset
+
+    async def committed(self, topic: str, partitions: int, groups: Sequence[str]) -> tuple[Committed, ...]:
+        return tuple(self._committed(group, topic, partitions) for group in groups)
+
+    def _committed(self, group: str, topic: str, partitions: int) -> Committed:
+        try:
+            group.encode()
+        except UnicodeEncodeError as error:
+            return Committed(group, {}, str(error))
+        offsets = self._offsets.get((group, topic), {})
+        return Committed(group, {p: offset for p, offset in sorted(offsets.items()) if p < partitions})
+
+    async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
+        return {partition: self._starts.get((topic, partition), 0) for partition in partitions}
