@@ -4,7 +4,7 @@ WORKDIR /src
 COPY requirements.txt ./
 # Constraints are versions alone: they take neither hashes nor extras.
 RUN sed -e '/^ *--hash/d' -e 's/ *\\$//' -e 's/\[[a-z,]*\]//' requirements.txt > constraints.txt \
-    && pip install --no-cache-dir -c constraints.txt hatchling
+    && pip install --no-cache-dir -c constraints.txt hatchling setuptools
 COPY producer_sdk producer_sdk
 COPY operator operator
 RUN pip wheel --no-cache-dir --no-build-isolation --no-deps -w /wheels ./producer_sdk ./operator \

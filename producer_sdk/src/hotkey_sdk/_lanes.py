@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from hotkey_sdk.routing.router import Destination, Dimensions, Headers, RoutePlan, Router
 
@@ -101,7 +101,7 @@ class StickyLane:
         self._plan = plan
         self._batch = batch
         self._clock = clock
-        self._stride = int(size * _GOLDEN) | 1  # odd, so it meets every one of a power of two
+        self._stride = stride_of(size)
         self._slot = start(size)
         self._current = plan.at(self._slot)
         self._until = float("-inf")
@@ -131,16 +131,70 @@ class StickyLane:
         self._bytes_left = self._batch.size_bytes
 
 
-Lane = HashedLane | StickyLane
-Lanes = dict[bytes | str, Lane]
+def stride_of(size: int) -> int:
+    """By how much a lane without an order goes on: odd, so it meets every one of a power of two slots."""
+    return int(size * _GOLDEN) | 1
 
 
-def lanes_of(router: Router, batch: Batch, counts: Counts) -> Lanes:
-    """A lane for each route of the table, found under the key as bytes and as text."""
-    made: dict[int, Lane] = {}
-    lanes: Lanes = {}
-    for key, plan in router.plans.items():
-        if id(plan) not in made:
-            made[id(plan)] = HashedLane(plan, counts) if plan.ordered else StickyLane(plan, batch)
-        lanes[key] = made[id(plan)]
-    return lanes
+class Lane(Protocol):
+    """A HashedLane or a StickyLane, of this module or compiled."""
+
+    def choose(
+        self,
+        value: str | bytes | None,
+        dimensions: Dimensions | None,
+        headers: Headers | None,
+        timestamp: int,
+        /,
+    ) -> Destination:
+        """Where the record goes."""
+        ...
+
+
+class Lanes(dict[bytes | str, Lane]):
+    """A topic's lanes by record key; `text` and `raw` hold those under text and those under bytes.
+
+    The compiled path looks into the two: a key of text is then never compared with one of bytes.
+    """
+
+    __slots__ = ("raw", "text")
+
+    def __init__(self, lanes: Mapping[bytes | str, Lane] | None = None) -> None:
+        found = (lanes or {}).items()
+        self.text = {key: lane for key, lane in found if isinstance(key, str)}
+        self.raw = {key: lane for key, lane in found if isinstance(key, bytes)}
+        super().__init__(sorted(found, key=lambda pair: isinstance(pair[0], bytes)))  # text is met first
+
+
+class Path:
+    """What a producer makes its lanes and counters of: here in Python, in _compiled from C."""
+
+    name = "pure"
+
+    def counts(self) -> Any:
+        """Counters at zero."""
+        return Counts()
+
+    def hashed(self, plan: RoutePlan, counts: Any) -> Lane:
+        """A lane for a route with dimensions."""
+        return HashedLane(plan, counts)
+
+    def sticky(
+        self,
+        plan: RoutePlan,
+        batch: Batch,
+        counts: Any,  # noqa: ARG002
+        clock: Callable[[], float] = time.monotonic,
+        start: Callable[[int], int] = random.randrange,
+    ) -> Lane:
+        """A lane for a route without an order."""
+        return StickyLane(plan, batch, clock, start)
+
+
+def lanes_of(router: Router, batch: Batch, counts: Any, path: Path) -> Lanes:
+    """A lane for each route of the table, found under the key as text and as bytes."""
+    made = {
+        id(plan): path.hashed(plan, counts) if plan.ordered else path.sticky(plan, batch, counts)
+        for plan in router.plans.values()
+    }
+    return Lanes({key: made[id(plan)] for key, plan in router.plans.items()})

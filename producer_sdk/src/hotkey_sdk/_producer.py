@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
@@ -89,21 +89,12 @@ class ProducerRouting:
         )
 
 
-class Counting(Protocol):
-    """What counts the records of a producer, where that is asked for; then the pure path is taken."""
-
-    def noting(self, key: str | bytes | None, callback: DeliveryCallback | None) -> DeliveryCallback | None:
-        """The delivery callback to send the record with."""
-        ...
-
-
 class _Slots(confluent_kafka.Producer):
     """What the compiled path finds in a producer without asking its dictionary."""
 
-    __slots__ = ("_by_topic", "_counting")
+    __slots__ = ("_by_topic",)
 
     _by_topic: dict[str, Lanes]
-    _counting: Counting | None  # None: nothing is counted, and it costs nothing
 
 
 class Producer(_Slots):
@@ -138,7 +129,6 @@ class Producer(_Slots):
             self._source.follow(settings.topics)
             partitioner_agrees.start()
         self._by_topic = lanes.by_topic
-        self._counting = None
         self._counts = lanes.counts
         self.hotkey = ProducerRouting(lanes, self._source)
 
@@ -162,8 +152,6 @@ class Producer(_Slots):
         """
         if callback is None:
             callback = on_delivery  # handed on by position: there a None for one of the two hides the other
-        if self._counting is not None:
-            callback = self._counting.noting(key, callback)
         try:
             lane = self._by_topic[topic].get(key) if key is not None else None
         except (KeyError, TypeError):
@@ -235,9 +223,8 @@ class Producer(_Slots):
     def _meet(self, topic: object) -> None:
         """Follow a topic at its first record; what is no topic name is left to the Kafka client to refuse."""
         if isinstance(topic, str) and topic not in self._by_topic:
-            self._by_topic.setdefault(
-                topic, Lanes()
-            )  # no assignment: its table may have arrived since the test
+            # No assignment: its table may have arrived since the test.
+            self._by_topic.setdefault(topic, Lanes())
             if self._source is not None:
                 self._source.follow((topic,))
 
@@ -326,7 +313,7 @@ def _as_bytes(key: str | bytes) -> bytes:
 
 
 class Paths:
-    """The paths of a record there are here; `take` one of them, and every Producer made from then on has it."""
+    """The paths of a record that there are here, and which of them every Producer takes."""
 
     def __init__(self) -> None:
         self._produce: dict[Path, Any] = {Path(): Producer.produce}

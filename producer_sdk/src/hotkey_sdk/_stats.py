@@ -38,6 +38,7 @@ class ProducerStats(msgspec.Struct, frozen=True):
     fell_back: int = 0  # records whose shard's partition does not exist, sent under the plain key
     not_durable: int = 0  # routes not taken: acks or idempotence too weak for a topic of their own
     source: SourceStats = SourceStats()
+    path: str = "pure"  # of a record: in Python, or "compiled"
     partitioner_agrees: bool | None = None  # of the start-up self-test; None: not yet run
 
 

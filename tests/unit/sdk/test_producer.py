@@ -19,6 +19,8 @@ import hotkey_sdk
 from hotkey_sdk import SettingsError, _producer, _selftest
 from hotkey_sdk._source import TableSource
 
+pytestmark = pytest.mark.usefixtures("path")
+
 NOWHERE: dict[str, Any] = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
 OWN: dict[str, Any] = {"hotkey.redis.url": "redis://127.0.0.1:1", "hotkey.allow.unsigned": True}
 
@@ -150,10 +152,12 @@ def test_a_batch_ends_as_it_does_with_the_original(
 
 
 def test_the_parameters_are_the_originals_and_dimensions() -> None:
-    parameters = list(inspect.signature(hotkey_sdk.Producer.produce).parameters)
+    parameters = inspect.signature(hotkey_sdk.Producer.produce).parameters
 
     known = ["topic", "value", "key", "partition", "callback", "on_delivery", "timestamp", "headers"]
-    assert parameters == ["self", *known, "dimensions"]
+    assert list(parameters) == ["self", *known, "dimensions"]
+    assert [each.default for each in parameters.values()][2:] == [None, None, -1, None, None, 0, None, None]
+    assert "dimensions" in (hotkey_sdk.Producer.produce.__doc__ or "")
 
 
 def test_dimensions_are_taken_even_where_hotkey_is_off() -> None:

@@ -33,17 +33,18 @@ class Destination(msgspec.Struct, frozen=True, gc=False):
 class RoutePlan:
     """One route, compiled: the destination of every slot, and how a record's slot is found."""
 
-    __slots__ = ("_mask", "_readers", "_seed", "destinations", "ordered", "route", "timed")
+    __slots__ = ("_mask", "_readers", "by", "destinations", "ordered", "route", "seed", "timed")
 
     def __init__(self, route: Route, dimensions: Mapping[str, Dimension], seed: int) -> None:
         self.route = route
         self.ordered = bool(route.by)
-        self.timed = any(dimensions[name].time_bucket_seconds is not None for name in route.by)
+        self.by = tuple(dimensions[name] for name in route.by)
+        self.timed = any(dimension.time_bucket_seconds is not None for dimension in self.by)
         by_shard = [_destination(route, shard) for shard in route.shards]
         self.destinations = tuple(by_shard[index] for index in route.slots)
         self._mask = len(route.slots) - 1
-        self._seed = seed
-        self._readers = tuple((name, _reader(dimensions[name])) for name in route.by)
+        self.seed = seed
+        self._readers = tuple((dimension.name, _reader(dimension)) for dimension in self.by)
 
     def at(self, slot: int) -> Destination:
         """The destination of a slot; any integer will do, its low bits count."""
@@ -63,7 +64,7 @@ class RoutePlan:
 
     def hashed(self, values: Iterable[Value]) -> Destination:
         """The destination of a record with these values."""
-        return self.destinations[slot_hash(self._seed, values) & self._mask]
+        return self.destinations[slot_hash(self.seed, values) & self._mask]
 
 
 class Router:
