@@ -16,9 +16,12 @@ from hotkey_operator import __version__, logs
 from hotkey_operator.adapters.groups import KafkaGroups
 from hotkey_operator.adapters.kafka import KafkaBrokers
 from hotkey_operator.adapters.kubernetes import Connection, KubernetesSecrets, KubernetesTables, connect
+from hotkey_operator.adapters.producer_reports import ProducerReports
+from hotkey_operator.adapters.prometheus import Http
 from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.adapters.resources import wait_until_served
 from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
+from hotkey_operator.adapters.sources import PolicySources
 from hotkey_operator.gauges import Exposure
 from hotkey_operator.handlers import Governor
 from hotkey_operator.metrics import Metrics
@@ -67,6 +70,7 @@ async def _run(settings: Settings) -> None:
     brokers = KafkaBrokers(settings.kafka)
     groups = KafkaGroups(settings.kafka)
     distribution = RedisDistribution(settings.redis_url)
+    http = Http()
     metrics = Metrics(Exposure(settings.metrics_partitions, settings.metrics_keys))
     metrics.undecodable(lambda: brokers.undecodable)
     if settings.metrics_port:
@@ -76,9 +80,12 @@ async def _run(settings: Settings) -> None:
     try:
         signer = await _signer(settings, api)
         await wait_until_served(api)
-        governor = Governor(Ports(brokers, distribution, tables, signer, groups), tables, metrics)
+        sources = PolicySources(http, ProducerReports(distribution.key_reports))
+        ports = Ports(brokers, distribution, tables, signer, groups, sources)
+        governor = Governor(ports, tables, metrics)
         await _govern(settings, governor)
     finally:
+        http.close()
         await distribution.close()
         await groups.close()
         await brokers.close()
