@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
@@ -138,6 +138,11 @@ class FaultyBrokers:
     async def end_offsets(self, name: str, partitions: int) -> EndOffsets:
         return await self._weather.call(
             Kind.KAFKA_GONE, "end offsets", lambda: self._inner.end_offsets(name, partitions)
+        )
+
+    async def some_end_offsets(self, name: str, partitions: Collection[int]) -> tuple[float, dict[int, int]]:
+        return await self._weather.call(
+            Kind.KAFKA_GONE, "end offsets", lambda: self._inner.some_end_offsets(name, partitions)
         )
 
     async def sample(

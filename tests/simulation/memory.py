@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class StoredRecord:
 class _Topic:
     compacted: bool
     partitions: list[list[StoredRecord]]
+    topic_id: str
 
 
 class MemoryBrokers:
@@ -54,9 +55,12 @@ class MemoryBrokers:
         self._clock = clock
         self._cluster_id = cluster_id
         self._topics: dict[str, _Topic] = {}
+        self._created = 0
 
     def create(self, name: str, partitions: int, *, compacted: bool = False) -> None:
-        self._topics[name] = _Topic(compacted, [[] for _ in range(partitions)])
+        """Make a topic; one of that name goes with all it holds."""
+        self._created += 1
+        self._topics[name] = _Topic(compacted, [[] for _ in range(partitions)], f"topic-{self._created}")
 
     def grow(self, name: str, partitions: int) -> None:
         """Add partitions until there are so many."""
@@ -89,11 +93,17 @@ class MemoryBrokers:
         topic = self._topics.get(name)
         if topic is None:
             return None
-        return TopicFacts(Stream(self._cluster_id, name), len(topic.partitions), topic.compacted)
+        return TopicFacts(
+            Stream(self._cluster_id, name), len(topic.partitions), topic.compacted, topic.topic_id
+        )
 
     async def end_offsets(self, name: str, partitions: int) -> EndOffsets:
         logs = self._topics[name].partitions
         return EndOffsets(self._clock(), tuple(len(logs[partition]) for partition in range(partitions)))
+
+    async def some_end_offsets(self, name: str, partitions: Collection[int]) -> tuple[float, dict[int, int]]:
+        logs = self._topics[name].partitions
+        return self._clock(), {partition: len(logs[partition]) for partition in partitions}
 
     async def sample(
         self,
@@ -110,7 +120,8 @@ class MemoryBrokers:
             ranges = _runs(first, min(end, len(log)), budget, random.Random(seed + partition))
             runs = tuple(tuple(_sampled(record, reader) for record in log[a:b]) for a, b in ranges)
             if runs:
-                samples.append(PartitionSample(partition, runs))
+                size = sum(record.size_bytes for run in runs for record in run)
+                samples.append(PartitionSample(partition, runs, tuple(ranges), size))
         return tuple(samples)
 
 

@@ -14,10 +14,9 @@ from hotkey_operator.engine.model import EndOffsets
 
 def history(*readings: Sequence[int], seconds: float = 1.0) -> rates.History:
     """Readings `seconds` apart, extended one by one as turns do."""
-    found: rates.History = ()
-    for index, offsets in enumerate(readings):
-        found = rates.extended(found, EndOffsets(1_000 + index * seconds, tuple(offsets)))
-    return found
+    return rates.History.of(
+        *(EndOffsets(1_000 + index * seconds, tuple(offsets)) for index, offsets in enumerate(readings))
+    )
 
 
 def only(measured: rates.Rates | None) -> float:
@@ -63,7 +62,7 @@ STARTS_ANEW = {
 @pytest.mark.parametrize("case", STARTS_ANEW)
 def test_a_history_starts_anew_after(case: str) -> None:
     old = history([0, 0], [10, 10])
-    assert rates.extended(old, STARTS_ANEW[case]) == (STARTS_ANEW[case],)
+    assert rates.extended(old, STARTS_ANEW[case]) == rates.History.of(STARTS_ANEW[case])
 
 
 def test_a_reading_without_a_time_is_left_out() -> None:
@@ -72,7 +71,8 @@ def test_a_reading_without_a_time_is_left_out() -> None:
 
 
 def test_a_history_is_no_longer_than_the_slow_horizon() -> None:
-    assert len(history(*[[i] for i in range(500)])) <= rates.SLOW_SECONDS + 3
+    (column,) = history(*[[i] for i in range(500)]).columns
+    assert len(column.times) == len(column.offsets) == len(column.stalls) <= rates.SLOW_SECONDS + 3
 
 
 def test_the_slow_rate_is_over_a_minute() -> None:
@@ -115,7 +115,7 @@ def test_imbalance_is_the_largest_over_the_mean(load: tuple[float, ...], expecte
     )
 )
 def test_no_readings_make_a_negative_rate_or_an_error(readings: list[tuple[float, list[int]]]) -> None:
-    found: rates.History = ()
+    found = rates.History()
     for at, offsets in readings:
         found = rates.extended(found, EndOffsets(at, tuple(offsets)))
     for measured in (rates.fast(found), rates.over(found, 60), rates.steady(found, 0)):

@@ -19,10 +19,13 @@ from hotkey_sdk.routing.table import RecordKey, Route, Table, shard_key
 KEYS_KEPT = 64  # of each sample
 VALUES_KEPT = 16  # of each key and rung
 RECORDS_OF_ONE_BATCH = 50  # neighbours of one compressed batch: a single run counts as n/50 observations
+NEIGHBOURS = (2, 4)  # runs taken together
+GROUPS_AT_LEAST = 5  # fewer say nothing of a spread
 TWO_SIDED_95 = 2.0  # standard errors
 
 Rung = tuple[str, ...]
 Values = tuple[str, ...]
+Groups = list[list[int]]  # numbers of runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class KeyEvidence:
 class Evidence:
     """One partition's sample, digested. `at`: when it was taken; `mean_bytes`: of a record.
 
-    `batches`: the runs that its error bounds come from.
+    `batches`: the runs that its error bounds come from. `offsets`: those read through to find the records; 0:
+    not known.
     """
 
     at: float
@@ -75,6 +79,7 @@ class Evidence:
     mean_bytes: float
     keys: Mapping[bytes, KeyEvidence]
     batches: int = 1
+    offsets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class Attribution:
 def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequence[Rung]) -> Evidence | None:
     """What a sample says; None when it holds no records."""
     runs = [run for run in sample.runs if run]
+    levels = _levels(_spans(sample))
     records = [record for run in runs for record in run]
     if not records:
         return None
@@ -119,14 +125,19 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
         mean_bytes=size / len(records),
         keys={
             key: KeyEvidence(
-                records=_fraction([(t.records.get(key, 0), t.total_records) for t in tallies], len(records)),
-                bytes=_fraction([(t.bytes.get(key, 0), t.total_bytes) for t in tallies], len(records)),
+                records=_fraction(
+                    [(t.records.get(key, 0), t.total_records) for t in tallies], len(records), levels
+                ),
+                bytes=_fraction(
+                    [(t.bytes.get(key, 0), t.total_bytes) for t in tallies], len(records), levels
+                ),
                 rungs={rung: _rung(dimensions[key], rung) for rung in rungs},
                 plain=plain[key] / counts[key],
             )
             for key in kept
         },
-        batches=len(runs),
+        batches=len(levels[-1]) if levels else len(runs),
+        offsets=sum(end - first for first, end in sample.spans),
     )
 
 
@@ -150,13 +161,43 @@ def _tally(run: Sequence[SampledRecord], owners: Mapping[bytes, bytes]) -> _Tall
     return _Tally(records, sizes, len(run), sum(record.size_bytes for record in run))
 
 
-def _fraction(runs: Sequence[tuple[int, int]], sampled: int) -> Fraction:
+def _spans(sample: PartitionSample) -> list[tuple[int, int]]:
+    """The spans of the runs that hold records."""
+    if not sample.spans:
+        return []
+    return [span for run, span in zip(sample.runs, sample.spans, strict=True) if run]
+
+
+def _levels(spans: Sequence[tuple[int, int]]) -> list[Groups]:
+    """The runs by number, alone and then in twos and fours with their neighbours, as long as enough are left.
+
+    Batches cannot be seen, so runs that are nearer than a batch is long may be of the same one. Where they
+    are, groups of them differ more from each other than the runs let expect: the method of batch means (Law,
+    Simulation Modeling and Analysis, chapter 9).
+    """
+    levels: list[Groups] = []
+    for size in NEIGHBOURS:
+        groups: list[list[int]] = []
+        for number, (first, _) in enumerate(spans):
+            near = number > 0 and first - spans[number - 1][1] < RECORDS_OF_ONE_BATCH
+            if near and len(groups[-1]) < size:
+                groups[-1].append(number)
+            else:
+                groups.append([number])
+        if len(groups) < GROUPS_AT_LEAST:
+            break
+        levels.append(groups)
+    return levels
+
+
+def _fraction(runs: Sequence[tuple[int, int]], sampled: int, levels: Sequence[Groups] = ()) -> Fraction:
     """A part of the whole from (part, whole) of each run: the ratio estimator for clusters of unequal size.
 
     Records within a run are neighbours of one batch, so the variance comes from the spread over runs:
-    m/(m-1) * sum((x_i - f*n_i)^2) / (sum n_i)^2 (Cochran, Sampling Techniques, chapter 9A). It is never taken
-    below that of independent records, with one record of each kind added, so that a sample which holds
-    nothing else does not claim to be certain.
+    m/(m-1) * sum((x_i - f*n_i)^2) / (sum n_i)^2 (Cochran, Sampling Techniques, chapter 9A), the largest of
+    that of runs alone and of `levels`, the groups of neighbouring runs. It is never taken below that of
+    independent records, with one record of each kind added, so that a sample which holds nothing else does
+    not claim to be certain.
     """
     part, whole = sum(x for x, _ in runs), sum(n for _, n in runs)
     if whole <= 0:
@@ -166,9 +207,15 @@ def _fraction(runs: Sequence[tuple[int, int]], sampled: int) -> Fraction:
     floor = smoothed * (1 - smoothed) / sampled
     if len(runs) == 1:
         return Fraction(value, math.sqrt(floor * min(sampled, RECORDS_OF_ONE_BATCH)))
-    spread = sum((x - value * n) ** 2 for x, n in runs)
-    variance = len(runs) / (len(runs) - 1) * spread / whole**2
-    return Fraction(value, math.sqrt(max(variance, floor)))
+    off = [x - value * n for x, n in runs]
+    grouped = ([sum(off[number] for number in group) for group in groups] for groups in levels)
+    variance = max(_between(clusters) for clusters in (off, *grouped))
+    return Fraction(value, math.sqrt(max(variance / whole**2, floor)))
+
+
+def _between(off: Sequence[float]) -> float:
+    """m/(m-1) * sum of squares."""
+    return len(off) / (len(off) - 1) * sum(each * each for each in off)
 
 
 def _dimensions(

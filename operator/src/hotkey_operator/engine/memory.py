@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from hotkey_operator.engine import lag
 from hotkey_operator.engine.heavy import Attribution, Evidence, digest
-from hotkey_operator.engine.model import EndOffsets, Observation
+from hotkey_operator.engine.model import EndOffsets, Observation, Sampling
 from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
@@ -20,6 +21,8 @@ TABLES_KEPT = 8  # to attribute what was sent under an earlier one
 NATURAL_KEYS_KEPT = 4_096
 CHANGES_SECONDS = 60.0
 EVIDENCE_SECONDS = 15.0  # older samples say nothing of the keys of now
+SAMPLING_SECONDS = 60.0  # over which the bytes of samples are told
+OFFSETS_SURE = 500  # a sample over so many says alone what part of them are records
 MIXED_SECONDS = 2.0  # after a change a sample holds records of before and after
 CHANGED_SECONDS = CHANGES_SECONDS + MIXED_SECONDS  # rates from before a change are not planned with
 _LIKE_A_SHARD = re.compile(rb".{0,%d}:[0-9]{1,10}" % KEY_BYTES_AT_MOST, re.DOTALL)
@@ -29,14 +32,18 @@ _LIKE_A_SHARD = re.compile(rb".{0,%d}:[0-9]{1,10}" % KEY_BYTES_AT_MOST, re.DOTAL
 class Memory:
     """All times are unix seconds of the observation that saw it. `Memory()` is a fresh start.
 
-    `history`: end offsets, oldest first, of one topic with one partition count. `evidence`: the last sample
-    of a partition, digested. `over_since`: partitions over the trigger. `cool_since`: routed keys that could
-    be merged back. `table`: the last table seen in the object; `previous`: those before it, newest last.
-    `changed_at`: when a key's route was seen to change, lately. `changes`: route changes of the last minute.
+    `history`: end offsets of one topic with one partition count; `topic_id`: which topic it was, as far as
+    that is known. `readings`: the bytes that samples took, by time, of the last minute. `evidence`: the last
+    sample of a partition, digested. `over_since`: partitions over the trigger. `cool_since`: routed keys that
+    could be merged back. `table`: the last table seen in the object; `previous`: those before it, the newest
+    last. `changed_at`: when a key's route was seen to change, lately. `changes`: route changes of the last
+    minute. `lags`: how far consumer groups are behind.
     `natural_keys`: sampled keys that could be mistaken for a shard's. `told`: when an Event was last given.
     """
 
-    history: History = ()
+    history: History = field(default_factory=History)
+    topic_id: str = ""
+    readings: tuple[tuple[float, int], ...] = ()
     evidence: Mapping[int, Evidence] = field(default_factory=dict)
     over_since: Mapping[int, float] = field(default_factory=dict)
     cool_since: Mapping[bytes, float] = field(default_factory=dict)
@@ -46,6 +53,16 @@ class Memory:
     changes: tuple[float, ...] = ()
     natural_keys: frozenset[bytes] = frozenset()
     told: Mapping[Reason, float] = field(default_factory=dict)
+    lags: lag.Lags = field(default_factory=lag.Lags)
+
+    @property
+    def last_change(self) -> float:
+        """When a route was last seen to change, lately."""
+        return max(self.changed_at.values(), default=float("-inf"))
+
+    def lagging(self, at: float) -> Mapping[int, lag.Heat]:
+        """The partitions that are hot because a consumer group falls behind on them."""
+        return self.lags.hot_at(at, self.last_change)
 
     def fresh_evidence(self, at: float) -> dict[int, Evidence]:
         """The samples that still say something at `at`."""
@@ -54,10 +71,24 @@ class Memory:
 
 def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memory:
     """The memory with what this turn saw: the table first, for samples are attributed through it."""
-    memory = _table_seen(memory, observation)
+    memory = _topic_seen(_table_seen(memory, observation), observation)
     if observation.ends is not None:
-        memory = _ends_seen(memory, observation.ends)
+        memory = _groups_seen(_ends_seen(memory, observation.ends), spec, observation)
     return _samples_seen(memory, spec, observation)
+
+
+def _topic_seen(memory: Memory, observation: Observation) -> Memory:
+    """A topic that was made anew starts anew, even where its offsets have passed the old ones already."""
+    topic_id = observation.topic.topic_id if observation.topic else ""
+    if not topic_id or topic_id == memory.topic_id:
+        return memory
+    known = replace(memory, topic_id=topic_id)
+    return _anew(known, History()) if memory.topic_id else known
+
+
+def _anew(memory: Memory, history: History) -> Memory:
+    """The memory of a topic of which nothing is known any more."""
+    return replace(memory, history=history, evidence={}, over_since={}, cool_since={}, lags=lag.Lags())
 
 
 def _table_seen(memory: Memory, observation: Observation) -> Memory:
@@ -89,9 +120,16 @@ def changed_keys(old: Table, new: Table) -> list[bytes]:
 
 def _ends_seen(memory: Memory, ends: EndOffsets) -> Memory:
     history = extended(memory.history, ends)
-    if len(history) > 1 or not memory.history:
-        return replace(memory, history=history)
-    return replace(memory, history=history, evidence={}, over_since={}, cool_since={})
+    is_new = bool(memory.history.columns) and history.began == ends.at != memory.history.began
+    return _anew(memory, history) if is_new else replace(memory, history=history)
+
+
+def _groups_seen(memory: Memory, spec: PolicySpec, observation: Observation) -> Memory:
+    if observation.progress is None:
+        return memory
+    at, since = observation.at, memory.last_change
+    lags = lag.seen(memory.lags, spec.trigger, observation.progress, memory.history, at, since)
+    return replace(memory, lags=lags)
 
 
 def _samples_seen(memory: Memory, spec: PolicySpec, observation: Observation) -> Memory:
@@ -110,7 +148,38 @@ def _samples_seen(memory: Memory, spec: PolicySpec, observation: Observation) ->
     return replace(
         memory,
         evidence={p: seen for p, seen in sorted(evidence.items()) if p not in mixed},
+        history=replace(memory.history, real=_real(memory.history.real, digests)),
+        readings=_readings(memory, observation),
         natural_keys=_with_natural(memory.natural_keys, sampled, whose),
+    )
+
+
+def _real(known: Mapping[int, float], digests: Mapping[int, Evidence | None]) -> Mapping[int, float]:
+    """The part of the offsets that are records, now that these samples were seen.
+
+    The last sample of a partition says, a small one only as far as it is big.
+    """
+    real = dict(known)
+    for partition, seen in digests.items():
+        if seen is not None and seen.offsets >= seen.records:
+            found, weight = seen.records / seen.offsets, min(1.0, seen.offsets / OFFSETS_SURE)
+            old = real.get(partition, found)
+            real[partition] = found if found == old else old + weight * (found - old)
+    return real if real != known else known
+
+
+def _readings(memory: Memory, observation: Observation) -> tuple[tuple[float, int], ...]:
+    kept = tuple(each for each in memory.readings if within(observation.at, each[0], SAMPLING_SECONDS))
+    taken = sum(sample.bytes_read for sample in observation.samples)
+    return (*kept, (observation.at, taken)) if taken else kept
+
+
+def sampling(memory: Memory, at: float) -> Sampling:
+    """What samples took of late."""
+    return Sampling(
+        bytes_per_second=sum(taken for _, taken in memory.readings) / SAMPLING_SECONDS,
+        partitions=sum(within(at, seen.at, SAMPLING_SECONDS) for seen in memory.evidence.values()),
+        real=memory.history.real_anywhere,
     )
 
 

@@ -13,7 +13,10 @@ from hotkey_sdk.routing.table import Stream, Table
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What the cluster says of the base topic. `topic_id`: another one after it was made anew; empty: unknown."""
+    """What the cluster says of the base topic.
+
+    `topic_id`: another one once it was made anew; empty: unknown.
+    """
 
     stream: Stream
     partitions: int

@@ -191,8 +191,8 @@ def _nothing_gained(
 def _replanned(s: Situation, why: str) -> Outcome:
     """Plan every route anew in one epoch; a key that carries nothing any more is a plain key again."""
     unknown = [each for each in s.table.routes if each.key not in s.keys]
-    history = s.memory.history
-    waited = bool(history) and s.at - history[0].at >= STEADY_SECONDS
+    began = s.memory.history.began
+    waited = began is not None and s.at - began >= STEADY_SECONDS
     if s.now is None or (unknown and not waited):
         return Outcome(Reason.WAITING, f"{why}; the routed keys are being measured", s.table.routes)
     repartitioned = s.table.partitions != s.topic.partitions

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from hotkey_operator.engine.attention import windows_to_sample
+from hotkey_operator.engine.attention import unread, windows_to_sample
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import (
     EndOffsets,
@@ -21,10 +21,11 @@ from hotkey_operator.engine.model import (
     TopicFacts,
     Unreadable,
 )
-from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.spec import PolicySpec, Source
 from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import PolicyRef, Ports, SampleBudget, Unavailable
 from hotkey_operator.sense.progress import read_progress
+from hotkey_operator.sense.sources import meter, newest, read_beside
 from hotkey_sdk.routing.report import ClientReport
 from hotkey_sdk.routing.table import Stream
 
@@ -41,20 +42,23 @@ async def gather(
     *,
     rival: str | None = None,
     known: Stream | None = None,
+    pace_seconds: float = 1.0,
 ) -> Observation:
     """Everything at `now` (unix seconds); `seed` chooses the sampled offsets. Raises `Unavailable`.
 
     `known`: the stream as it was last seen, for when neither Kafka nor the object can name it.
+    `pace_seconds`: how often a quiet partition's end offset is read.
     """
     held, (topic, failure) = await asyncio.gather(ports.tables.read(ref), _topic(ports, spec.topic))
     stored, unreadable = (None, held) if isinstance(held, Unreadable) else (held, None)
     stream = topic.stream if topic is not None else _stored_stream(stored, spec) or known
     if stream is None:
         return Observation(now, None, stored=stored, rival=rival, failure=failure, unreadable=unreadable)
-    (ends, samples, unread), published, (reports, progress) = await asyncio.gather(
-        _load(ports, spec, memory, stored, topic, seed, watched=rival is None),
+    (ends, samples, unseen), published, (reports, progress), beside = await asyncio.gather(
+        _load(ports, spec, memory, stored, topic, now, seed, pace_seconds if rival is None else None),
         read_published(ports, stream, now),
         _clients(ports, spec, memory, stream, topic if rival is None else None, now),
+        read_beside(ports, spec, topic if rival is None else None),
     )
     return Observation(
         at=now,
@@ -65,9 +69,11 @@ async def gather(
         published=published,
         reports=reports,
         rival=rival,
-        failure=failure or unread,
+        failure=failure or unseen or beside.failure,
         unreadable=unreadable,
         progress=progress,
+        log_sizes=beside.log_sizes,
+        tallies=beside.tallies,
     )
 
 
@@ -129,21 +135,42 @@ async def _load(
     memory: Memory,
     stored: StoredTable | None,
     topic: TopicFacts | None,
+    now: float,
     seed: int,
-    *,
-    watched: bool,
+    pace_seconds: float | None,
 ) -> tuple[EndOffsets | None, tuple[PartitionSample, ...], str | None]:
-    if topic is None or not watched:
+    if topic is None or pace_seconds is None:
         return None, (), None
     try:
-        ends = await ports.brokers.end_offsets(spec.topic, topic.partitions)
+        ends = await _ends(ports, spec, memory, stored, topic, now, pace_seconds)
     except Unavailable as error:
         return None, (), str(error)
-    windows = windows_to_sample(spec, memory, stored, ends)
+    windows = windows_to_sample(spec, memory, stored, ends, now)
     try:
-        return ends, await _sample(ports, spec, windows, seed), None
+        return ends, await _sample(ports, spec, await newest(ports, spec, windows), seed), None
     except Unavailable as error:
         return ends, (), str(error)
+
+
+async def _ends(
+    ports: Ports,
+    spec: PolicySpec,
+    memory: Memory,
+    stored: StoredTable | None,
+    topic: TopicFacts,
+    now: float,
+    pace_seconds: float,
+) -> EndOffsets:
+    """The end offsets; those of quiet partitions at their own pace, where Kafka itself is asked."""
+    if spec.metrics.source is not Source.KAFKA:
+        return await meter(ports, spec, topic).end_offsets(spec.topic, topic.partitions)
+    idle = unread(spec, memory, topic, stored.table if stored else None, now, pace_seconds)
+    if not idle:
+        return await ports.brokers.end_offsets(spec.topic, topic.partitions)
+    asked = [p for p in range(topic.partitions) if p not in idle]
+    at, found = await ports.brokers.some_end_offsets(spec.topic, asked)
+    offsets = tuple(found.get(p, known) for p, known in enumerate(memory.history.offsets))
+    return EndOffsets(at, offsets, idle)
 
 
 async def _sample(
