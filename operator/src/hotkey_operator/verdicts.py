@@ -15,8 +15,9 @@ from hotkey_operator.engine.reasons import Reason
 Document = Mapping[str, Any]
 
 KEY_CHARACTERS = 256
-MESSAGE_CHARACTERS = 512
-WHY_CHARACTERS = 256
+MESSAGE_CHARACTERS = 400
+WHY_CHARACTERS = 200
+OPTION_CHARACTERS = 64
 REJECTED_AT_MOST = 6
 
 
@@ -103,7 +104,7 @@ def _cost(entry: Document) -> Cost:
 
 def _rejected_document(rejected: Rejected) -> dict[str, Any]:
     return {
-        "option": _cut(rejected.option, WHY_CHARACTERS),
+        "option": _cut(rejected.option, OPTION_CHARACTERS),
         "reason": str(rejected.reason),
         "why": _cut(rejected.why, WHY_CHARACTERS),
     }

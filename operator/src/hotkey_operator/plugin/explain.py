@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -106,8 +107,8 @@ def _conditions(policy: Policy, now: datetime) -> list[str]:
 
 def _events(events: Iterable[Object], text: str, now: datetime) -> list[str]:
     """The latest Events that name the key, the newest last."""
-    shown = name(text.encode("utf-8", "surrogatepass"))
-    about = [each for each in events if _names(str(each.get("message", "")), shown)]
+    naming = _naming(name(text.encode("utf-8", "surrogatepass")))
+    about = [each for each in events if naming.search(str(each.get("message", "")))]
     about.sort(key=lambda each: (_when(each), str(each.get("reason", "")), str(each.get("message", ""))))
     rows = [
         (
@@ -129,12 +130,6 @@ def _when(event: Object) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or created or "")
 
 
-def _names(message: str, shown: str) -> bool:
-    """Whether the message names the key, and not one that only begins or ends like it."""
-    at = message.find(shown)
-    while at >= 0:
-        before, after = message[at - 1 : at], message[at + len(shown) : at + len(shown) + 1]
-        if not (before.isalnum() or after.isalnum()):
-            return True
-        at = message.find(shown, at + 1)
-    return False
+def _naming(shown: str) -> re.Pattern[str]:
+    """What finds a key in a sentence, and not one that only begins or ends like it."""
+    return re.compile(rf"(?:^|[\s(]){re.escape(shown)}(?=$|[\s,;)]|[.:](?:\s|$))")

@@ -53,14 +53,14 @@ def _policies(found: Sequence[Policy]) -> list[str]:
 
 def _policy_row(policy: Policy) -> tuple[str, ...]:
     status = policy.status
-    hottest_partition, decision = status.get("hottestPartition"), status.get("decision") or {}
+    decision = status.get("decision") or {}
     return (
         policy.namespace,
         policy.name,
         policy.topic,
         _figure(status.get("recordsPerSecond")),
         _figure(status.get("imbalance")),
-        "<none>" if hottest_partition is None else f"partition {hottest_partition}",
+        _figure(status.get("hottestPartition")),
         _figure(status.get("epoch")),
         _figure(status.get("producers")),
         _figure(status.get("consumers")),
