@@ -290,7 +290,7 @@ def _with_grounds(decision: Decision) -> str:
     """The decision's message, with what the verdict on the biggest key that it changed rests on."""
     changed = [verdict for verdict in decision.verdicts if verdict.reason is decision.reason]
     because = grounds(changed[0]) if changed else ""
-    return f"{decision.message}. {because}" if because else decision.message
+    return f"{decision.message}; {because}" if because else decision.message
 
 
 def _rewritten(wrong: str, table: Table) -> str:

@@ -73,15 +73,23 @@ def part_of(s: Situation, key: bytes, partition: int) -> str:
 def evidence(basis: Basis) -> str:
     """`partition 3 took 412 records/s, 96 % +- 1 % of it this key's: 400 records in 20 batches, 2 s old`."""
     part = f"{percent(basis.partition_share)} +- {percent(basis.partition_share_error)} of it this key's"
-    sample = f"{count(basis.records, 'record')} in {count(basis.batches, 'batch', 'batches')}"
     rate = f"partition {basis.partition} took {basis.partition_records_per_second:,.0f} records/s"
-    return f"{rate}, {part}: {sample}, {basis.age_seconds:.0f} s old"
+    return f"{rate}, {part}: {sample(basis)}"
+
+
+def sample(basis: Basis) -> str:
+    """`400 records in 20 batches, 2 s old`."""
+    places = f"{count(basis.records, 'record')} in {count(basis.batches, 'batch', 'batches')}"
+    return f"{places}, {basis.age_seconds:.0f} s old"
 
 
 def price(cost: Cost) -> str:
     """`order per key is given up; 10 partitions; 92 % of its slots moved`."""
-    moved = f"{percent(cost.slots_moved)} of its slots moved" if cost.slots_moved > 0 else "no slot moved"
-    return f"{cost.order}; {count(cost.partitions, 'partition')}; {moved}"
+    return f"{cost.order}; {count(cost.partitions, 'partition')}; {moved(cost)}"
+
+
+def moved(cost: Cost) -> str:
+    return f"{percent(cost.slots_moved)} of its slots moved" if cost.slots_moved > 0 else "no slot moved"
 
 
 def rejections(rejected: Sequence[Rejected]) -> str:
@@ -90,11 +98,11 @@ def rejections(rejected: Sequence[Rejected]) -> str:
 
 
 def grounds(verdict: KeyVerdict) -> str:
-    """What a verdict rests on, takes and rejected, as far as it says so; to stand behind its message."""
-    parts = [f"evidence: {evidence(verdict.basis)}"] if verdict.basis else []
-    parts += [f"cost: {price(verdict.cost)}"] if verdict.cost else []
+    """What a verdict on a change rests on, takes and rejected beyond what its message says already."""
+    parts = [f"sampled: {sample(verdict.basis)}"] if verdict.basis else []
+    parts += [moved(verdict.cost)] if verdict.cost else []
     parts += [rejections(verdict.rejected)] if verdict.rejected else []
-    return ". ".join(parts)
+    return "; ".join(parts)
 
 
 def spread(route: Route) -> str:
