@@ -17,6 +17,7 @@ from hotkey_operator.engine.model import (
     EndOffsets,
     Observation,
     PartitionSample,
+    Progress,
     Published,
     PublishTable,
     SampledRecord,
@@ -83,11 +84,16 @@ class ModelStream:
             ),
             stored=self.stored,
             published=Published(True, self.published),
+            progress=self.progress(),
         )
         decision, self.memory = decide(self.spec, observation, self.memory)
         self._apply(decision)
         self.decisions.append(decision)
         return decision
+
+    def progress(self) -> Progress | None:
+        """What consumer groups committed; a stream with consumers overrides it."""
+        return None
 
     def turns(self, count: int) -> Decision:
         for _ in range(count):
