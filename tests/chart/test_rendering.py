@@ -33,6 +33,8 @@ def test_the_needed_values_are_enough(helm: Program) -> None:
         "HOTKEY_SIGNING_SECRET": "hotkey/hotkey-signing-key",
         "HOTKEY_HOST": "0.0.0.0",
         "HOTKEY_METRICS_PORT": "9090",
+        "HOTKEY_METRICS_PARTITIONS": "1000",
+        "HOTKEY_METRICS_KEYS": "true",
         "HOTKEY_LIVENESS_PORT": "8080",
     }
     assert (container(objects)["command"], container(objects)["args"]) == (["hotkey-operator"], ["run"])
@@ -59,6 +61,8 @@ def test_the_needed_values_are_enough(helm: Program) -> None:
             ["signing.secretName=s"], "HOTKEY_SIGNING_SECRET", "hotkey/s", id="another signing Secret"
         ),
         pytest.param(["metrics.port=9191"], "HOTKEY_METRICS_PORT", "9191", id="another port"),
+        pytest.param(["metrics.partitions=0"], "HOTKEY_METRICS_PARTITIONS", "0", id="no partitions in metrics"),
+        pytest.param(["metrics.keys=false"], "HOTKEY_METRICS_KEYS", "false", id="no keys in metrics"),
     ],
 )
 def test_a_value_becomes_an_environment_variable(
@@ -149,13 +153,14 @@ POLICIES = {
     ("routingtables/status", "patch"),
     ("events", "create"),
 }
+VIEW = {(kind, verb) for kind in ("hotkeypolicies", "routingtables") for verb in ("get", "list", "watch")}
 SECRETS = {("Role", "secrets", "get"), ("Role", "secrets", "create")}
 
 
 def test_all_rights_are_the_listed_ones_and_secrets_are_granted_in_one_namespace(helm: Program) -> None:
     rights = granted(render(helm))
 
-    assert rights == {("ClusterRole", *right) for right in POLICIES} | SECRETS
+    assert rights == {("ClusterRole", *right) for right in POLICIES | VIEW} | SECRETS
 
 
 def test_with_namespaces_nothing_is_granted_cluster_wide(helm: Program) -> None:
@@ -166,6 +171,13 @@ def test_with_namespaces_nothing_is_granted_cluster_wide(helm: Program) -> None:
     roles = {(o["metadata"]["namespace"], o["metadata"]["name"]) for o in objects if o["kind"] == "Role"}
     names = ("hk-hotkey-operator", "hk-hotkey-operator-signing")
     assert roles == {("ads", names[0]), ("shop", names[0]), ("hotkey", names[1])}
+
+
+def test_who_may_view_may_read_policies_and_tables(helm: Program) -> None:
+    view = only(render(helm), "ClusterRole", "hk-hotkey-operator-view")
+
+    assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert granted([view]) == {("ClusterRole", *right) for right in VIEW}
 
 
 def test_no_rule_has_a_wildcard(helm: Program) -> None:
@@ -192,6 +204,7 @@ def test_every_binding_binds_the_account_of_the_deployment_to_a_role_that_is_the
 
     account = only(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"]
     roles = {(o["kind"], o["metadata"]["name"]) for o in objects if o["kind"] in ("Role", "ClusterRole")}
+    roles -= {("ClusterRole", "hk-hotkey-operator-view")}  # bound by the cluster's own view
     bindings = [o for o in objects if o["kind"].endswith("Binding")]
     assert (account, only(objects, "ServiceAccount")["metadata"]["name"]) == ("sa", "sa")
     assert {(b["roleRef"]["kind"], b["roleRef"]["name"]) for b in bindings} == roles
@@ -215,6 +228,11 @@ def test_every_binding_binds_the_account_of_the_deployment_to_a_role_that_is_the
         ("redis.url=http://redis", "/redis/url"),
         ("metrics.port=80", "/metrics/port"),
         ("metrics.port=many", "/metrics/port"),
+        ("metrics.partitions=-1", "/metrics/partitions"),
+        ("metrics.keys=some", "/metrics/keys"),
+        ("prometheusRule.runbookUrl=docs", "/prometheusRule/runbookUrl"),
+        ("podMonitor.interval=often", "/podMonitor/interval"),
+        ("dashboard.namespace=Grafana", "/dashboard/namespace"),
         ("crds.enabled=maybe", "/crds/enabled"),
         ("watchNamespaces={Ads}", "/watchNamespaces/0"),
         ("watchNamespaces=ads", "/watchNamespaces"),
