@@ -71,8 +71,9 @@ bench-docs: venv ## copy the report of bench/out to docs/benchmarks.md
 	@$(PY) -m bench --docs
 
 .PHONY: generate
-generate: venv ## copy the custom resources into the chart and docs/policy-reference.md
+generate: venv ## copy the custom resources into the chart and docs/policy-reference.md, draw the dashboard
 	@$(PY) -m crds.generate
+	@$(PY) -m observability.dashboard
 
 .PHONY: kind
 kind: ## build the image and install on a kind cluster (needs Docker)

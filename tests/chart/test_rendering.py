@@ -61,7 +61,9 @@ def test_the_needed_values_are_enough(helm: Program) -> None:
             ["signing.secretName=s"], "HOTKEY_SIGNING_SECRET", "hotkey/s", id="another signing Secret"
         ),
         pytest.param(["metrics.port=9191"], "HOTKEY_METRICS_PORT", "9191", id="another port"),
-        pytest.param(["metrics.partitions=0"], "HOTKEY_METRICS_PARTITIONS", "0", id="no partitions in metrics"),
+        pytest.param(
+            ["metrics.partitions=0"], "HOTKEY_METRICS_PARTITIONS", "0", id="no partitions in metrics"
+        ),
         pytest.param(["metrics.keys=false"], "HOTKEY_METRICS_KEYS", "false", id="no keys in metrics"),
     ],
 )
