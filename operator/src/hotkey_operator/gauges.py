@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from hotkey_operator.engine import rates
 from hotkey_operator.engine.memory import Memory
-from hotkey_operator.engine.model import Decision, KeyVerdict
+from hotkey_operator.engine.model import ConsumerLag, Decision, KeyVerdict
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.unspread import unspread
 from hotkey_operator.loop import Outcome
@@ -167,6 +167,13 @@ def _unmended(watched: Watched, _: Exposure) -> Values:
     return [((reason.value,), 1) for reason in (unmended(watched.decision) if watched.decision else ())]
 
 
+def _lags(read: Callable[[ConsumerLag], float | None]) -> Callable[[Watched, Exposure], Values]:
+    return lambda watched, _: [
+        ((each.group,), read(each))
+        for each in (watched.decision.summary.consumer_lag if watched.decision else ())
+    ]
+
+
 def _clients(watched: Watched, _: Exposure) -> Values:
     if watched.decision is None or watched.table is None:
         return []
@@ -214,6 +221,13 @@ GAUGES: tuple[Gauge, ...] = (
         "key_share_ratio", "Part of the topic that a routed key is", _by_key(lambda key: key.share), ("key",)
     ),
     Gauge("key_shards", "Shards of a routed key", _by_key(lambda key: key.shards), ("key",)),
+    Gauge(
+        "consumer_group_lag_seconds",
+        "How far a group is behind on the partition where it is furthest behind",
+        _lags(lambda lag: lag.seconds),
+        ("group",),
+    ),
+    Gauge("consumer_group_lag_records", "The same in records", _lags(lambda lag: lag.records), ("group",)),
     Gauge("clients", "Clients that report", _clients, ("role",)),
     Gauge("clients_applied", "Clients that apply this epoch", _clients_applied, ("role",)),
 )  # fmt: skip

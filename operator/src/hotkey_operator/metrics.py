@@ -66,7 +66,9 @@ class Metrics(Collector):
             "publish_failures", "Turns that could not write or publish a table, by reason", "reason"
         )
         self._sampled_records = self._counter("sampled_records", "Records read as samples")
-        self._sampled_bytes = self._counter("sampled_bytes", "Bytes of keys and values read as samples")
+        self._sampled_bytes = self._counter(
+            "sampled_bytes", "Bytes that the brokers sent for samples, at most"
+        )
         self._of_a_policy = (
             self._turn_seconds, self._trigger_to_publish, self._slots_moved, self._turns, self._turn_errors,
             self._events, self._publish_failures, self._sampled_records, self._sampled_bytes,
@@ -141,9 +143,9 @@ class Metrics(Collector):
             metric.remove_by_labels({"namespace": ref.namespace, "policy": ref.name})
 
     def _count_samples(self, labels: Labels, observation: Observation) -> None:
-        records = [record for sample in observation.samples for run in sample.runs for record in run]
-        self._sampled_records.labels(*labels).inc(len(records))
-        self._sampled_bytes.labels(*labels).inc(sum(record.size_bytes for record in records))
+        samples = observation.samples
+        self._sampled_records.labels(*labels).inc(sum(len(run) for sample in samples for run in sample.runs))
+        self._sampled_bytes.labels(*labels).inc(sum(sample.bytes_read for sample in samples))
 
     def _measure_change(self, labels: Labels, outcome: Outcome, memory: Memory, now: float) -> None:
         """How long newly spread keys waited, and how much moved, of a turn that wrote a table."""
