@@ -1,4 +1,4 @@
-"""What does not follow a route: under the plain key, on partitions that it does not name, or in excess at home."""
+"""What does not follow a route: under the plain key, on other partitions, or in excess at home."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hotkey_operator.engine.adoption import stray, stray_by_excess
 
 PARTS = {0: 0.25, 1: 0.25, 2: 0.5}
-ERRORS = {p: 2.0 for p in range(5)}
+ERRORS = dict.fromkeys(range(5), 2.0)
 
 
 def test_what_stands_under_the_plain_key_does_not_follow() -> None:

@@ -8,25 +8,31 @@ it still fits, pour what is left into the coldest partitions, the biggest key la
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from hotkey_operator.engine.shards import find_shards, record_keys
+from hotkey_operator.engine.shards import find_shards, landing, record_keys
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.slots import slot_hash
-from hotkey_sdk.routing.table import RecordKey, Route, Shard
+from hotkey_sdk.routing.table import RecordKey, Route, Shard, shard_key
 
 TARGET = 1.03  # of the mean partition; leaves room for hash noise under the 1.05 that is promised
 SLOT_LOAD = 0.02  # of the mean partition: no slot is heavier, so that rounding costs at most this
 SLOTS_AT_LEAST = 16
 SLOTS_AT_MOST = 16_384  # 32 KiB in the table
+WORTH_A_MOVE = 0.05  # of the water's height: less is not worth leaving a partition for another
+NOTHING = 1e-9  # of a load: what adding in another order may differ by
+MOST = 1e18  # no partition takes more in a second
+NOBODY = -1
 
 
 @dataclass(frozen=True, slots=True)
 class HotKey:
     """A key to place. `load` per second; `home`: where its plain records are, if not where murmur2 says;
     `values`: values of its dimensions with their part of the key, for those so frequent that their slots are
-    known to be heavier than others."""
+    known to be heavier than others; `whole`: it is moved, not spread, so it takes one shard."""
 
     key: bytes
     load: float
@@ -34,6 +40,7 @@ class HotKey:
     previous: Route | None = None
     home: int | None = None
     values: tuple[tuple[tuple[str, ...], float], ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,15 @@ class Plan:
         return 1 - self.worst / worst if worst > 0 else 0.0
 
     @property
+    def relief(self) -> float:
+        """The load over the target that is taken off all partitions, in parts of the most loaded one.
+
+        Of two partitions that are equally hot it says what relieving one of them is worth: no gain at all.
+        """
+        worst = max(self.before)
+        return max(self.gain, (_excess(self.before) - _excess(self.loads)) / worst) if worst > 0 else 0.0
+
+    @property
     def imbalance(self) -> float:
         total = sum(self.loads)
         return self.worst * len(self.loads) / total if total > 0 else 1.0
@@ -76,9 +92,12 @@ class Plan:
 def plan(ground: Ground, keys: Sequence[HotKey]) -> Plan:
     """Place all `keys`; never worse than leaving each where it is (its previous route, or its home).
 
-    Deterministic in its arguments, whatever the order of `keys`.
+    Deterministic in its arguments, whatever the order of `keys`. Loads that are no numbers, negative or
+    beyond all measure are taken as none and as the most.
     """
-    ordered = sorted(keys, key=lambda hot: (hot.load, hot.key))
+    ground = replace(ground, background=tuple(_sane(load) for load in ground.background))
+    sane = (replace(hot, load=_sane(hot.load)) for hot in keys)
+    ordered = sorted(sane, key=lambda hot: (hot.load, hot.key))
     before = loads_now(ground, ordered)
     loads, placed = list(ground.background), []
     level = _level(ground, ordered)
@@ -86,10 +105,10 @@ def plan(ground: Ground, keys: Sequence[HotKey]) -> Plan:
     taken |= record_keys(hot.previous for hot in ordered if hot.previous)
     for hot in ordered:
         mine = record_keys([hot.previous]) - ground.taken if hot.previous else set()
-        route = _place(ground, hot, loads, level, taken - mine)
+        route = _Placing(ground, hot, loads, level, taken - mine if mine else taken).route()
         taken |= record_keys([route])
         placed.append(route)
-    if max(loads) > max(before):
+    if _is_worse(loads, before):
         kept = [hot.previous for hot in ordered if hot.previous]
         return Plan(_sorted(kept), tuple(before), tuple(before))
     return Plan(_sorted(placed), tuple(loads), tuple(before))
@@ -103,9 +122,12 @@ def loads_now(ground: Ground, keys: Sequence[HotKey]) -> list[float]:
             home = partition_for(hot.key, len(loads)) if hot.home is None else hot.home
             loads[home] += hot.load
             continue
-        each = slot_loads(hot, len(hot.previous.slots), ground.seed)
-        for slot, index in enumerate(hot.previous.slots):
-            loads[hot.previous.shards[index].partition % len(loads)] += each[slot]
+        shards, slots = hot.previous.shards, hot.previous.slots
+        light, heavy = _weighed(hot, len(slots), ground.seed)
+        for index, count in Counter(slots).items():
+            loads[shards[index].partition % len(loads)] += light * count
+        for slot, load in heavy.items():
+            loads[shards[slots[slot]].partition % len(loads)] += load - light
     return loads
 
 
@@ -122,21 +144,46 @@ def slot_count(load: float, mean: float, previous: int = 0) -> int:
 
 def slot_loads(hot: HotKey, count: int, seed: int) -> list[float]:
     """The load of each slot: even, but for the values that are known to be frequent."""
-    known = sum(part for _, part in hot.values)
-    loads = [hot.load * max(0.0, 1 - known) / count] * count
+    light, heavy = _weighed(hot, count, seed)
+    return [heavy.get(slot, light) for slot in range(count)]
+
+
+def _weighed(hot: HotKey, count: int, seed: int) -> tuple[float, dict[int, float]]:
+    """The load of a slot, and of each that a frequent value makes heavier."""
+    light = hot.load * max(0.0, 1 - sum(part for _, part in hot.values)) / count
+    heavy: dict[int, float] = {}
     for values, part in hot.values:
-        loads[slot_hash(seed, values) & (count - 1)] += hot.load * part
-    return loads
+        slot = slot_hash(seed, values) & (count - 1)
+        heavy[slot] = heavy.get(slot, light) + hot.load * part
+    return light, heavy
+
+
+def _sane(load: float) -> float:
+    return min(load, MOST) if load > 0 else 0.0  # no number is not over 0
+
+
+def _is_worse(loads: Sequence[float], before: Sequence[float]) -> bool:
+    """Whether the most loaded partition is more loaded, or as much and the others are further over target."""
+    worst = max(before)
+    if max(loads) > worst:
+        return True
+    return max(loads) == worst and _excess(loads) > _excess(before) + worst * NOTHING
+
+
+def _excess(loads: Sequence[float]) -> float:
+    """What all partitions together carry over the target."""
+    target = TARGET * sum(loads) / len(loads)
+    return sum(load - target for load in loads if load > target)
 
 
 def _level(ground: Ground, keys: Sequence[HotKey]) -> float:
     """The load up to which partitions are filled: the target, or what is in reach if that is more."""
     poured = sum(hot.load for hot in keys)
     mean = (sum(ground.background) + poured) / len(ground.background)
-    return max(TARGET * mean, _fill_level(sorted(ground.background), poured))
+    return max(TARGET * mean, fill_level(sorted(ground.background), poured))
 
 
-def _fill_level(loads: Sequence[float], poured: float) -> float:
+def fill_level(loads: Sequence[float], poured: float) -> float:
     """How high water stands that is poured over partitions of these ascending loads."""
     total = poured
     for count, load in enumerate(loads, start=1):
@@ -146,102 +193,225 @@ def _fill_level(loads: Sequence[float], poured: float) -> float:
     return 0.0
 
 
-def _place(ground: Ground, hot: HotKey, loads: list[float], level: float, taken: set[bytes]) -> Route:
-    """Place one key and add it to `loads`."""
-    mean = (sum(loads) + hot.load) / len(loads)
-    previous = hot.previous
-    count = slot_count(hot.load, max(mean, level / TARGET), len(previous.slots) if previous else 0)
-    each = slot_loads(hot, count, ground.seed)
-    owners = _kept_owners(ground, hot, loads, each, level)
-    free = [slot for slot, owner in enumerate(owners) if owner is None]
-    if previous and not free:
-        return previous
-    used = {owner for owner in owners if owner is not None}
-    room = max(1, ground.max_shards) - len(used)
-    order = [p for p in _coldest(loads) if p not in used]
-    targets = _targets(loads, used, order, room, sum(each[slot] for slot in free), level)
-    shards = find_shards(hot.key, used | set(targets), len(loads), taken, previous)
-    reachable = {p: amount for p, amount in targets.items() if p in shards} or dict.fromkeys(shards, 0.0)
-    _pour(owners, free, each, reachable, loads)
-    return _route(ground, hot, owners, shards)
+class _Placing:
+    """One key being placed over `loads`, which it adds itself to. `level`: how high partitions are filled."""
+
+    def __init__(
+        self, ground: Ground, hot: HotKey, loads: list[float], level: float, taken: Collection[bytes]
+    ) -> None:
+        self._ground, self._hot, self._loads, self._level, self._taken = ground, hot, loads, level, taken
+        previous = len(hot.previous.slots) if hot.previous else 0
+        self._count = slot_count(hot.load, level / TARGET, previous)
+        self._light, self._heavy = _weighed(hot, self._count, ground.seed)
+        self._shards_at_most = 1 if hot.whole else max(1, ground.max_shards)
+        self._owners: list[int] = [NOBODY] * self._count
+        self._used: set[int] = set()
+        self._barred: set[int] = set()  # no shard id was found for these
+
+    def route(self) -> Route:
+        """The key's route; its load is in `loads` then."""
+        before = list(self._loads)
+        while True:
+            self._place()
+            used = {owner for owner in self._owners if owner != NOBODY}
+            shards = find_shards(self._hot.key, used, len(self._loads), self._taken, self._hot.previous)
+            if len(shards) == len(used):
+                return self._made(shards)
+            self._barred |= used - set(shards)
+            self._loads[:] = before
+            self._owners, self._used = [NOBODY] * self._count, set()
+
+    def _place(self) -> None:
+        kept = self._previous_partitions()
+        chosen, limit = self._chosen(kept)
+        free = self._keep([p for p in kept if p in chosen], limit)
+        order = [p for p in self._coldest(chosen) if p not in self._used]
+        order += [p for p in self._coldest() if p not in self._used and p not in chosen]
+        for slot in sorted((s for s in free if s in self._heavy), key=lambda s: (-self._heavy[s], s)):
+            self._give_heavy(slot, order, limit)
+        self._pour([slot for slot in free if slot not in self._heavy], order)
+
+    def _previous_partitions(self) -> list[int]:
+        """The partitions of the previous shards that still land there, the first ones of them."""
+        previous, hot = self._hot.previous, self._hot
+        if previous is None or previous.by != hot.by:
+            return []
+        partitions, taken = len(self._loads), self._ground.taken
+        kept = [
+            shard.partition
+            for shard in previous.shards
+            if shard.partition < partitions
+            and landing(hot.key, shard.id, partitions) == shard.partition
+            and shard_key(hot.key, shard.id) not in taken
+        ]
+        return kept[: self._shards_at_most]
+
+    def _chosen(self, kept: Sequence[int]) -> tuple[set[int], float]:
+        """The partitions that the key may stay on, and how high they are filled.
+
+        Where the limit on shards binds, no set of so many partitions may have room under the level. Then the
+        fewest are exchanged that bring the water down, and what stands under that water stays: planning the
+        same again changes nothing.
+        """
+        chosen = set(kept)
+        if self._shards_at_most >= len(self._loads):
+            return chosen, self._level
+        room = sum(max(0.0, self._level - self._loads[p]) for p in chosen)
+        outside = iter([p for p in self._coldest() if p not in chosen])
+        coldest = next(outside, None)
+        while room < self._hot.load and coldest is not None and len(chosen) < self._shards_at_most:
+            chosen.add(coldest)
+            room += max(0.0, self._level - self._loads[coldest])
+            coldest = next(outside, None)
+        if room >= self._hot.load * (1 - NOTHING):
+            return chosen, self._level
+        height = self._height(chosen)
+        while coldest is not None:
+            hottest = max(chosen, key=lambda p: (self._loads[p], p))
+            lower = self._height(chosen - {hottest} | {coldest})
+            if max(lower, self._level) >= height * (1 - WORTH_A_MOVE):
+                break
+            chosen, height = chosen - {hottest} | {coldest}, lower
+            coldest = next(outside, None)
+        return chosen, max(self._level, height)
+
+    def _height(self, chosen: Collection[int]) -> float:
+        return fill_level(sorted(self._loads[p] for p in chosen), self._hot.load)
+
+    def _keep(self, kept: Sequence[int], limit: float) -> list[int]:
+        """Leave every slot where it was as far as it fits under `limit`; those that have to move."""
+        previous = self._hot.previous
+        if previous is None or not kept:
+            return list(range(self._count))
+        owners = [shard.partition for shard in previous.shards]
+        before = [owners[index] for index in previous.slots] * (self._count // len(previous.slots))
+        may = set(kept)
+        coldest = min(self._loads[p] for p in kept)
+        free = []
+        for slot in sorted(self._heavy, key=lambda s: (-self._heavy[s], s)):
+            load, owner = self._heavy[slot], before[slot]
+            if owner in may and self._loads[owner] + load <= max(limit, coldest + load):
+                self._give(slot, owner, load)
+            else:
+                free.append(slot)
+        limit += self._light  # as a plan rounds up
+        room = {p: self._fitting(p, limit) for p in kept}
+        for slot, owner in enumerate(before):
+            if slot in self._heavy:
+                continue
+            if room.get(owner, 0) > 0:
+                room[owner] -= 1
+                self._owners[slot] = owner
+            else:
+                free.append(slot)
+        for p, left in room.items():
+            held = self._fitting(p, limit) - left
+            self._loads[p] += held * self._light
+            if held:
+                self._used.add(p)
+        return free
+
+    def _fitting(self, partition: int, limit: float) -> int:
+        """How many light slots fit on a partition under `limit`."""
+        room = limit - self._loads[partition]
+        if room >= self._light * self._count:
+            return self._count
+        return max(0, int(room / self._light + NOTHING))
+
+    def _coldest(self, among: Collection[int] | None = None) -> list[int]:
+        partitions = range(len(self._loads)) if among is None else sorted(among)
+        allowed = [p for p in partitions if p not in self._barred] if self._barred else partitions
+        return sorted(allowed, key=self._loads.__getitem__)
+
+    def _give(self, slot: int, partition: int, load: float) -> None:
+        self._owners[slot] = partition
+        self._loads[partition] += load
+        self._used.add(partition)
+
+    def _give_heavy(self, slot: int, order: list[int], limit: float) -> None:
+        """A slot that one value makes heavy: to a partition in use with room, else to the coldest."""
+        load = self._heavy[slot]
+        used = min(self._used, key=lambda p: (self._loads[p], p), default=None)
+        other = order[0] if order and len(self._used) < self._shards_at_most else None
+        fits = used is not None and self._loads[used] + load <= limit
+        if used is None or (not fits and other is not None and self._loads[other] < self._loads[used]):
+            used = order.pop(0)
+        self._give(slot, used, load)
+
+    def _pour(self, free: Sequence[int], order: Sequence[int]) -> None:
+        """Give the light slots to the partitions that the key uses and the fewest coldest others, evenly."""
+        if not free:
+            return
+        targets = self._targets(len(free) * self._light, order)
+        lacking = [(-amount, partition) for partition, amount in targets.items()]
+        given = dict.fromkeys(targets, 0)
+        if self._light > NOTHING * self._level:
+            for at, (amount, partition) in enumerate(lacking):
+                given[partition] = int(-amount / self._light)
+                lacking[at] = (amount + given[partition] * self._light, partition)
+        left = len(free) - sum(given.values())
+        heapq.heapify(lacking)
+        for _ in range(left):
+            amount, partition = lacking[0]
+            given[partition] += 1
+            heapq.heapreplace(lacking, (amount + self._light, partition))
+        slots = iter(sorted(free))
+        for partition, count in given.items():
+            for slot in itertools.islice(slots, count):
+                self._owners[slot] = partition
+            self._loads[partition] += count * self._light
+
+    def _targets(self, amount: float, order: Sequence[int]) -> dict[int, float]:
+        """How much of `amount` goes where."""
+        loads, level = self._loads, self._level
+        chosen = sorted(self._used, key=lambda p: (loads[p], p))
+        capacity = sum(max(0.0, level - loads[p]) for p in chosen)
+        for partition in order[: max(0, self._shards_at_most - len(chosen))]:
+            if amount <= 0 or capacity >= amount * (1 - NOTHING):
+                break
+            chosen.append(partition)
+            capacity += max(0.0, level - loads[partition])
+        if amount <= 0 or not chosen:
+            return dict.fromkeys(chosen, 0.0) or dict.fromkeys(order[:1], 0.0)
+        height = fill_level(sorted(loads[p] for p in chosen), amount)
+        return {p: height - loads[p] for p in chosen if height >= loads[p]} or {chosen[0]: amount}
+
+    def _made(self, shards: Mapping[int, Shard]) -> Route:
+        used = sorted(set(self._owners), key=lambda p: (shards[p].id, p))
+        index = {partition: position for position, partition in enumerate(used)}
+        return Route(
+            key=self._hot.key,
+            topic=self._ground.topic,
+            by=self._hot.by,
+            record_key=self._ground.record_key,
+            shards=tuple(shards[partition] for partition in used),
+            slots=tuple([index[owner] for owner in self._owners]),
+        )
 
 
-def _kept_owners(
-    ground: Ground, hot: HotKey, loads: list[float], each: Sequence[float], level: float
-) -> list[int | None]:
-    """Each slot's partition as before, as far as it fits under `level`; None for what has to move."""
-    count, previous = len(each), hot.previous
-    owners: list[int | None] = [None] * count
-    if previous is None or previous.by != hot.by:
-        return owners
-    usable = _usable(hot, len(loads), ground)
-    for slot in sorted(range(count), key=lambda slot: (-each[slot], slot)):
-        shard = previous.shards[previous.slots[slot % len(previous.slots)]]
-        if shard.partition in usable and loads[shard.partition] + each[slot] <= level:
-            owners[slot] = shard.partition
-            loads[shard.partition] += each[slot]
-    return owners
+def moved(old: Route | None, new: Route | None, home: int) -> float:
+    """The part of a key's slots, 0..1, whose records go to another partition; a plain key is on `home`.
+
+    Where the dimensions change, every slot holds other records: then it is what chance leaves in place.
+    """
+    if old is not None and new is not None and old.by == new.by:
+        before, after = _owners(old), _owners(new)
+        count = max(len(before), len(after))
+        same = sum(before[i % len(before)] == after[i % len(after)] for i in range(count))
+        return 1 - same / count
+    first, second = parts(old, home), parts(new, home)
+    return 1 - sum(part * second.get(partition, 0.0) for partition, part in first.items())
 
 
-def _usable(hot: HotKey, partitions: int, ground: Ground) -> set[int]:
-    """The partitions of the previous shards that still land there, the first `max_shards` of them."""
-    if hot.previous is None:
-        return set()
-    wanted = {shard.partition for shard in hot.previous.shards if shard.partition < partitions}
-    found = find_shards(hot.key, wanted, partitions, ground.taken, hot.previous)
-    kept = [shard.partition for shard in hot.previous.shards if found.get(shard.partition) == shard]
-    return set(kept[: max(1, ground.max_shards)])
+def parts(route: Route | None, home: int) -> dict[int, float]:
+    """The part of a key's slots on each partition."""
+    if route is None:
+        return {home: 1.0}
+    return {p: count / len(route.slots) for p, count in sorted(Counter(_owners(route)).items())}
 
 
-def _coldest(loads: Sequence[float]) -> list[int]:
-    return sorted(range(len(loads)), key=lambda partition: (loads[partition], partition))
-
-
-def _targets(
-    loads: Sequence[float], used: set[int], order: Sequence[int], room: int, amount: float, level: float
-) -> dict[int, float]:
-    """How much of `amount` goes where: to partitions in use and the fewest coldest others, evened out."""
-    chosen = sorted(used, key=lambda p: (loads[p], p))
-    capacity = sum(max(0.0, level - loads[p]) for p in chosen)
-    for partition in order[: max(0, room)]:
-        if amount <= 0 or capacity >= amount * (1 - 1e-9):
-            break
-        chosen.append(partition)
-        capacity += max(0.0, level - loads[partition])
-    if amount <= 0 or not chosen:
-        return dict.fromkeys(chosen, 0.0) or dict.fromkeys(order[:1], 0.0)
-    height = _fill_level(sorted(loads[p] for p in chosen), amount)
-    return {p: height - loads[p] for p in chosen if height >= loads[p]} or {chosen[0]: amount}
-
-
-def _pour(
-    owners: list[int | None],
-    free: Sequence[int],
-    each: Sequence[float],
-    targets: dict[int, float],
-    loads: list[float],
-) -> None:
-    """Give each free slot, the heaviest first, to the partition that lacks most of what it should get."""
-    lacking = [(-amount, partition) for partition, amount in targets.items()]
-    heapq.heapify(lacking)
-    for slot in sorted(free, key=lambda slot: (-each[slot], slot)):
-        amount, partition = lacking[0]
-        owners[slot] = partition
-        loads[partition] += each[slot]
-        heapq.heapreplace(lacking, (amount + each[slot], partition))
-
-
-def _route(ground: Ground, hot: HotKey, owners: Sequence[int | None], shards: Mapping[int, Shard]) -> Route:
-    used = sorted({owner for owner in owners if owner is not None}, key=lambda p: (shards[p].id, p))
-    index = {partition: position for position, partition in enumerate(used)}
-    return Route(
-        key=hot.key,
-        topic=ground.topic,
-        by=hot.by,
-        record_key=ground.record_key,
-        shards=tuple(shards[partition] for partition in used),
-        slots=tuple(index[owner] for owner in owners if owner is not None),
-    )
+def _owners(route: Route) -> list[int]:
+    return [route.shards[index].partition for index in route.slots]
 
 
 def _sorted(routes: Sequence[Route]) -> tuple[Route, ...]:

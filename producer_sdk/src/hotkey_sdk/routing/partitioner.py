@@ -6,6 +6,9 @@ librdkafka's `murmur2_random` is the same function.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+
 _M = 0x5BD1E995
 _SEED = 0x9747B28C
 _MASK = 0xFFFFFFFF
@@ -32,11 +35,73 @@ class Prefix:
 
     def partition_for(self, suffix: bytes, partitions: int) -> int:
         """`partition_for(prefix + suffix, partitions)`."""
-        length = self._length + len(suffix)
+        return (_finished(self._state(len(suffix)), self._rest + suffix) & 0x7FFFFFFF) % partitions
+
+    def partitions_for(self, first: int, count: int, partitions: int) -> list[int]:
+        """`partition_for` of the decimal suffixes `first`, `first + 1` and so on, `count` of them.
+
+        Whoever searches a suffix tries thousands: what shares all but the last chunk is mixed only once.
+        """
+        found: list[int] = []
+        for length, numbers in _by_digits(first, count):
+            chunk = (len(self._rest) + length) % 4 or 4
+            if chunk > length:
+                found += [self.partition_for(b"%d" % number, partitions) for number in numbers]
+                continue
+            state = self._state(length)
+            for lead, ends in _by_lead(numbers, 10**chunk):
+                h = _mixed(state, self._rest + (b"%d" % lead if length > chunk else b""))
+                found += _all_finished(h, chunk, ends, partitions)
+        return found
+
+    def _state(self, suffix: int) -> int:
+        """The hash after the prefix's whole words, for a suffix of so many bytes."""
+        length = self._length + suffix
         state = self._states.get(length)
         if state is None:
             state = self._states[length] = _mixed(_SEED ^ length, self._words)
-        return (_finished(state, self._rest + suffix) & 0x7FFFFFFF) % partitions
+        return state
+
+
+def _by_digits(first: int, count: int) -> Iterator[tuple[int, range]]:
+    """The numbers from `first` on, in ranges of equally many decimal digits."""
+    end = first + count
+    while first < end:
+        length = len(str(first))
+        stop = min(end, 10**length)
+        yield length, range(first, stop)
+        first = stop
+
+
+def _by_lead(numbers: range, size: int) -> Iterator[tuple[int, range]]:
+    """The numbers as multiples of `size` and what is added to each of them."""
+    for lead in range(numbers.start // size, (numbers.stop - 1) // size + 1):
+        start = lead * size
+        yield lead, range(max(numbers.start - start, 0), min(numbers.stop - start, size))
+
+
+def _all_finished(h: int, chunk: int, ends: range, partitions: int) -> list[int]:
+    """The partitions for state `h` before its last `chunk` bytes, which are the digits of each of `ends`."""
+    if chunk == 4:
+        h = h * _M & _MASK
+        table = _chunks(4)
+        hashes = [h ^ table[end] for end in ends]
+    else:
+        table = _chunks(chunk)
+        hashes = [(h ^ table[end]) * _M & _MASK for end in ends]
+    return [
+        (((last := (each ^ (each >> 13)) * _M & _MASK) ^ (last >> 15)) & 0x7FFFFFFF) % partitions
+        for each in hashes
+    ]
+
+
+@cache
+def _chunks(digits: int) -> tuple[int, ...]:
+    """What each number of so many digits, zeros in front, does to a state; a whole word is mixed already."""
+    words = [int.from_bytes(b"%0*d" % (digits, number), "little") for number in range(10**digits)]
+    if digits < 4:
+        return tuple(words)
+    return tuple(((k := word * _M & _MASK) ^ (k >> 24)) * _M & _MASK for word in words)
 
 
 def _mixed(h: int, words: bytes) -> int:
