@@ -149,12 +149,15 @@ class Stack:
         self._merge_recorded_options()
         programs = self.fetch()
         with self._locked():
+            recorded = State.read(self.root)
             state = self._claim()
             state.write(self.root)
             self._parts = Parts.of(state, self._place, programs)
-            self._start_parts(state, self._parts)
+            before = recorded.options if recorded else replace(self._options, use_cluster=None)
+            self._start_parts(state, self._parts, before)
 
-    def _start_parts(self, state: State, parts: Parts) -> None:
+    def _start_parts(self, state: State, parts: Parts, before: Options) -> None:
+        """Starts what is down; what fails is stopped again, and not recorded as asked for."""
         down = [part for part in parts.processes if not part.is_running]
         names = ", ".join(part.name for part in down)
         if not down:
@@ -167,7 +170,8 @@ class Stack:
             self._place.closing.set()
             together([part.stop for part in down])
             ran_before = len(down) < len(parts.processes)
-            replace(state, phase=Phase.UP if ran_before else Phase.DOWN).write(self.root)
+            phase = Phase.UP if ran_before else Phase.DOWN
+            replace(state, options=before, phase=phase).write(self.root)
             raise
         replace(state, phase=Phase.UP).write(self.root)
 

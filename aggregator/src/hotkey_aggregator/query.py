@@ -32,6 +32,8 @@ def ask(settings: QuerySettings, out: TextIO = sys.stdout) -> None:
         raise QueryError(
             f"{url} answered {error.code}: {error.read().decode(errors='replace').strip()}"
         ) from None
+    except BrokenPipeError:
+        raise  # whoever reads what is printed has enough of it: no fault of the aggregator
     except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise QueryError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hotkey_aggregator import __version__
 from hotkey_aggregator.pipeline import FlushLimits
 
 ENVIRONMENT_PREFIX = "HOTKEY_AGGREGATOR_"
@@ -29,8 +30,16 @@ OWNED_CLIENT_SETTINGS = {
 }
 
 
+_FLAGS_OF_SETTINGS = {
+    "hotkey.redis.url": "--redis-url",
+    "hotkey.public.keys": "--public-keys",
+    "hotkey.allow.unsigned": "--allow-unsigned",
+    "hotkey.topics": "--topic",
+}
+
+
 class SettingsError(Exception):
-    """A setting is missing or wrong; the message names it and what is expected."""
+    """Settings are missing or wrong; the message names each in a line, and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +110,18 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> RunSettin
 
 def _run_settings(parsed: argparse.Namespace) -> RunSettings:
     redis_url, public_keys = parsed.redis_url or None, parsed.public_keys or None
+    mistakes = [_missing(name) for name in ("bootstrap_servers", "topic") if not getattr(parsed, name)]
     if redis_url is not None and public_keys is None and not parsed.allow_unsigned:
-        raise SettingsError(
+        mistakes.append(
             "--redis-url is set, but no --public-keys: without them a routing table cannot be trusted. Give "
             "the operator's public keys (text or file:PATH), or --allow-unsigned on a stack for trying out"
         )
-    bootstrap_servers, topic = _needed(parsed, "bootstrap_servers"), _needed(parsed, "topic")
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))
     return RunSettings(
-        bootstrap_servers=bootstrap_servers,
-        topic=topic,
-        group=parsed.group or f"hotkey-aggregator.{topic}",
+        bootstrap_servers=parsed.bootstrap_servers,
+        topic=parsed.topic,
+        group=parsed.group or f"hotkey-aggregator.{parsed.topic}",
         db=Path(parsed.db),
         redis_url=redis_url,
         public_keys=public_keys,
@@ -129,12 +140,15 @@ def _query_settings(parsed: argparse.Namespace) -> QuerySettings:
     return QuerySettings(url=parsed.url.rstrip("/"), what=parsed.what, parameters=parameters)
 
 
-def _needed(parsed: argparse.Namespace, name: str) -> str:
-    value: str | None = getattr(parsed, name)
-    if not value:
-        flag, variable = "--" + name.replace("_", "-"), ENVIRONMENT_PREFIX + name.upper()
-        raise SettingsError(f"{flag} (or {variable}) is missing")
-    return value
+def _missing(name: str) -> str:
+    return f"--{name.replace('_', '-')} (or {ENVIRONMENT_PREFIX}{name.upper()}) is missing"
+
+
+def in_flags(text: str) -> str:
+    """What the consumer says of its settings, by the names of our flags."""
+    for setting, flag in _FLAGS_OF_SETTINGS.items():
+        text = text.replace(setting, flag)
+    return text
 
 
 def read_kafka_config(path: Path) -> dict[str, str]:
@@ -162,6 +176,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hotkey-aggregator", description="Counts clicks exactly once, following hotkey's routing tables."
     )
+    parser.add_argument("--version", action="version", version=f"hotkey-aggregator {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(
         commands.add_parser("run", help="consume, count and answer over HTTP until told to stop"), environment

@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import kopf
-from prometheus_client import start_http_server
+from prometheus_client import disable_created_metrics, start_http_server
 
 from hotkey_operator import __version__, logs
 from hotkey_operator.adapters.groups import KafkaGroups
@@ -71,6 +71,7 @@ async def _run(settings: Settings) -> None:
     groups = KafkaGroups(settings.kafka)
     distribution = RedisDistribution(settings.redis_url)
     http = Http()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter
     metrics = Metrics(Exposure(settings.metrics_partitions, settings.metrics_keys))
     metrics.undecodable(lambda: brokers.undecodable)
     if settings.metrics_port:
@@ -118,14 +119,16 @@ async def _signer(settings: Settings, api: Connection) -> EnvelopeSigner:
         logs.say("tables are not signed", level=logging.WARNING, setting="HOTKEY_ALLOW_UNSIGNED")
         return EnvelopeSigner(None)
     namespace, name = settings.signing_secret
-    secrets = KubernetesSecrets(api)
+    secrets, fresh = KubernetesSecrets(api), new_secret_data()
     while True:
         try:
-            data = await secrets.read_or_create(namespace, name, new_secret_data)
+            data = await secrets.read_or_create(namespace, name, lambda: fresh)
             break
         except Unavailable as error:
             logs.say("signing key cannot be read", level=logging.WARNING, reason=str(error))
             await asyncio.sleep(_RETRY_SECONDS)
+    if data == fresh:
+        logs.say("signing key made", secret=f"{namespace}/{name}", remedy="give clients its public.keys")
     try:
         return EnvelopeSigner.from_secret(data)
     except ValueError as error:

@@ -110,6 +110,12 @@ class _Source:
         given = getattr(self._flags, flag, None)
         return str(given) if given is not None else self._environment.get(variable, "").strip()
 
+    def _named(self, flag: str, variable: str) -> str:
+        """What a mistake is called: the flag where it was given by one."""
+        if getattr(self._flags, flag, None) is not None:
+            return f"--{flag.replace('_', '-')}"
+        return variable
+
     def kafka(self) -> dict[str, Any]:
         config: dict[str, Any] = {}
         path = self.text("kafka_config", "HOTKEY_KAFKA_CONFIG")
@@ -125,10 +131,11 @@ class _Source:
         return config
 
     def _properties(self, path: Path) -> dict[str, Any]:
+        given = self._named("kafka_config", "HOTKEY_KAFKA_CONFIG")
         try:
             lines = path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            self.mistakes.append(f"HOTKEY_KAFKA_CONFIG: cannot read {path}: {error}")
+            self.mistakes.append(f"{given}: cannot read {path}: {error}")
             return {}
         config: dict[str, Any] = {}
         for number, line in enumerate(lines, 1):
@@ -136,7 +143,7 @@ class _Source:
                 continue
             name, equals, value = line.partition("=")
             if not equals or not name.strip():
-                self.mistakes.append(f"HOTKEY_KAFKA_CONFIG: line {number} of {path} is no `name=value`")
+                self.mistakes.append(f"{given}: line {number} of {path} is no `name=value`")
             config[name.strip()] = value.strip()
         return config
 
@@ -146,20 +153,22 @@ class _Source:
             self.mistakes.append("no Redis: set HOTKEY_REDIS_URL or --redis-url, such as redis://host:6379/0")
         elif not url.startswith(tuple(f"{scheme}://" for scheme in _REDIS_SCHEMES)):
             shown = url.rpartition("@")[2]  # what stands before it may be a password
-            self.mistakes.append(f"HOTKEY_REDIS_URL: {shown!r}, expected redis://, rediss:// or unix://")
+            named = self._named("redis_url", "HOTKEY_REDIS_URL")
+            self.mistakes.append(f"{named}: {shown!r}, expected redis://, rediss:// or unix://")
         return url
 
     def secret(self) -> tuple[str, str]:
         text = self.text("signing_secret", "HOTKEY_SIGNING_SECRET") or "hotkey-signing-key"
         namespace, slash, name = text.rpartition("/")
         if not name or "/" in namespace or (slash and not namespace):
-            self.mistakes.append(f"HOTKEY_SIGNING_SECRET: {text!r}, expected [namespace/]name")
+            named = self._named("signing_secret", "HOTKEY_SIGNING_SECRET")
+            self.mistakes.append(f"{named}: {text!r}, expected [namespace/]name")
         return namespace or _own_namespace(), name
 
     def yes_or_no(self, flag: str, variable: str, default: str = "") -> bool:
         text = self.text(flag, variable).lower() or default
         if text not in _YES + _NO:
-            self.mistakes.append(f"{variable}: {text!r}, expected true or false")
+            self.mistakes.append(f"{self._named(flag, variable)}: {text!r}, expected true or false")
         return text in _YES
 
     def port(self, flag: str, variable: str, default: int) -> int:
@@ -167,7 +176,8 @@ class _Source:
         if not text:
             return default
         if not text.isdecimal() or int(text) > 65_535:
-            self.mistakes.append(f"{variable}: {text!r}, expected a port from 0 (off) to 65535")
+            named = self._named(flag, variable)
+            self.mistakes.append(f"{named}: {text!r}, expected a port from 0 (off) to 65535")
             return default
         return int(text)
 
@@ -185,7 +195,8 @@ class _Source:
     def log_level(self) -> str:
         level = (self.text("log_level", "HOTKEY_LOG_LEVEL") or "INFO").upper()
         if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            self.mistakes.append(f"HOTKEY_LOG_LEVEL: {level!r}, expected DEBUG, INFO, WARNING or ERROR")
+            named = self._named("log_level", "HOTKEY_LOG_LEVEL")
+            self.mistakes.append(f"{named}: {level!r}, expected DEBUG, INFO, WARNING or ERROR")
         return level
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from devstack.valkey import Valkey
-from hotkey_sdk.__main__ import main
+from hotkey_sdk._cli import main
 from hotkey_sdk.routing import codec
 from hotkey_sdk.routing.envelope import SigningKey, seal
 from tests.contract.sdk.conftest import ValkeyWorld

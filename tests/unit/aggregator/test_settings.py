@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hotkey_aggregator.__main__ import main
+from hotkey_aggregator._cli import main
 from hotkey_aggregator.settings import (
     OWNED_CLIENT_SETTINGS,
     QuerySettings,

@@ -25,7 +25,7 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import hotkey_sdk
-from hotkey_sdk.__main__ import main
+from hotkey_sdk._cli import main
 sys.exit(main(["check"]))
 """
 
