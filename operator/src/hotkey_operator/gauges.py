@@ -52,10 +52,10 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A policy as its last turn left it; `turned_at`: unix seconds. None: nothing is known of it."""
+    """A policy as its last turn left it; `turned_at`: unix seconds, 0 before the first. None: unknown."""
 
     ref: PolicyRef
-    turned_at: float
+    turned_at: float = 0.0
     topic: str | None = None
     ready: bool | None = None
     decision: Decision | None = None
@@ -190,7 +190,11 @@ def _clients_applied(watched: Watched, _: Exposure) -> Values:
 
 GAUGES: tuple[Gauge, ...] = (
     Gauge("policy_info", "1; says which topic the policy governs", _topic, ("topic",)),
-    Gauge("last_turn_timestamp_seconds", "Unix time of the last turn's end", _one(lambda w: w.turned_at)),
+    Gauge(
+        "last_turn_timestamp_seconds",
+        "Unix time of the last turn's end, 0 before the first",
+        _one(lambda w: w.turned_at),
+    ),
     Gauge("ready", "1 while the policy's condition Ready is True", _one(lambda w: w.ready)),
     Gauge("decision", "1 for the reason of the last turn's decision", _reasons, ("reason",)),
     Gauge("unmended", "1 while a hot partition is left as it is, by reason", _unmended, ("reason",)),
@@ -200,9 +204,7 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge(
         "records_per_second", "Rate of the whole topic", _of_decision(lambda d: d.summary.records_per_second)
     ),
-    Gauge(
-        "partition_records_per_second", "Rate of a partition over 10 s", _partitions, ("partition",)
-    ),
+    Gauge("partition_records_per_second", "Rate of a partition over 10 s", _partitions, ("partition",)),
     Gauge(
         "imbalance",
         "Max over mean of the records per partition over 60 s",
@@ -230,7 +232,7 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge("consumer_group_lag_records", "The same in records", _lags(lambda lag: lag.records), ("group",)),
     Gauge("clients", "Clients that report", _clients, ("role",)),
     Gauge("clients_applied", "Clients that apply this epoch", _clients_applied, ("role",)),
-)  # fmt: skip
+)
 
 
 def families(watched: Iterable[Watched], exposure: Exposure) -> Iterator[Metric]:

@@ -90,7 +90,7 @@ class Governor:
         clock = asyncio.get_running_loop().time
         due = clock()
         self._heartbeats.beat(governed.ref, due)
-        self._metrics.expect(governed.ref, time.time())
+        self._metrics.expect(governed.ref)
         try:
             while not stopped:
                 async with self._lock(uid):

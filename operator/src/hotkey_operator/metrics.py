@@ -99,10 +99,10 @@ class Metrics(Collector):
         """Where the number of sampled records that could not be read is to be found."""
         self._undecodable = records
 
-    def expect(self, ref: PolicyRef, now: float) -> None:
+    def expect(self, ref: PolicyRef) -> None:
         """A policy is found: a first turn that never ends is seen too, and counters begin at 0."""
         labels = (ref.namespace, ref.name)
-        self._watched.setdefault(ref, Watched(ref, now))
+        self._watched.setdefault(ref, Watched(ref))
         self._turn_errors.labels(*labels)
         for reason in sorted(CHANGES):
             self._events.labels(*labels, reason.value)
