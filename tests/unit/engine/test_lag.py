@@ -154,6 +154,26 @@ def test_a_group_that_stands_still_on_a_partition_of_ordinary_load_is_slow_and_n
     assert writes(model) == 0
 
 
+def test_a_consumer_that_is_slow_on_a_partition_of_ordinary_load_is_told_of_though_a_key_of_it_is_heavy() -> (
+    None
+):
+    small = [key for key in QUIET if partition_for(key, 12) == ORDINARY]
+    rates = {**NIKE, **dict.fromkeys(small[1:], 1.0), small[0]: 63.0}
+    model = stream(rates, lambda p: 60.0 if p == ORDINARY else 10_000.0)
+    decision = turns_until(model, Reason.SLOW_CONSUMER)
+    model.turns(60)
+    assert f"on partition {ORDINARY} and does not catch up" in decision.message
+    assert writes(model) == 0
+
+
+def test_the_partition_that_lags_is_relieved_although_another_one_takes_more() -> None:
+    adidas = next(b"adidas%d" % i for i in range(100) if partition_for(b"adidas%d" % i, 12) == ORDINARY)
+    model = stream({**NIKE, adidas: 400.0}, lambda p: MANAGED if p == ORDINARY else 10_000.0)
+    decision = turns_until(model, Reason.SPREAD)
+    assert adidas in [route.key for route in model.table.routes]
+    assert f"partition {ORDINARY} " in decision.message
+
+
 def test_a_dead_consumer_of_a_hot_and_of_ordinary_partitions_is_slow_and_nothing_moves() -> None:
     model = stream(NIKE, lambda _: 1_000.0)
     model.turns(20)
