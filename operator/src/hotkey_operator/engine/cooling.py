@@ -67,9 +67,7 @@ def _is_cool(s: Situation, route: Route, steady: Rates, loads: list[float]) -> b
     home, release = _home(s, route), s.spec.release
     if not lag.keeps_cool(s.memory.lags, s.spec.trigger, release, s.at, home, after):
         return False
-    sizes = [seen.mean_bytes for seen in s.memory.evidence.values()]
-    mean_bytes = sum(sizes) / len(sizes) if sizes else 0.0
-    return stays_cool(s.spec, after, mean_bytes, mean)
+    return stays_cool(s.spec, after, s.record_bytes(), mean)
 
 
 def _after(s: Situation, route: Route, steady: Rates, loads: list[float]) -> float:

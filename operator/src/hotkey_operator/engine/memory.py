@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from hotkey_operator.engine import lag
+from hotkey_operator.engine import lag, sizes, tallies
 from hotkey_operator.engine.heavy import Attribution, Evidence, digest
-from hotkey_operator.engine.model import EndOffsets, Observation, Sampling
+from hotkey_operator.engine.model import EndOffsets, KeyTally, Observation, Sampling
 from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
@@ -54,6 +54,7 @@ class Memory:
     natural_keys: frozenset[bytes] = frozenset()
     told: Mapping[Reason, float] = field(default_factory=dict)
     lags: lag.Lags = field(default_factory=lag.Lags)
+    log_sizes: sizes.Sizes = ()  # of each partition's log, where they are asked for
 
     @property
     def last_change(self) -> float:
@@ -74,7 +75,9 @@ def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memor
     memory = _topic_seen(_table_seen(memory, observation), observation)
     if observation.ends is not None:
         memory = _groups_seen(_ends_seen(memory, observation.ends), spec, observation)
-    return _samples_seen(memory, spec, observation)
+    if observation.log_sizes is not None:
+        memory = replace(memory, log_sizes=sizes.extended(memory.log_sizes, observation.log_sizes))
+    return _tallies_seen(_samples_seen(memory, spec, observation), observation)
 
 
 def _topic_seen(memory: Memory, observation: Observation) -> Memory:
@@ -88,7 +91,9 @@ def _topic_seen(memory: Memory, observation: Observation) -> Memory:
 
 def _anew(memory: Memory, history: History) -> Memory:
     """The memory of a topic of which nothing is known any more."""
-    return replace(memory, history=history, evidence={}, over_since={}, cool_since={}, lags=lag.Lags())
+    return replace(
+        memory, history=history, evidence={}, over_since={}, cool_since={}, lags=lag.Lags(), log_sizes=()
+    )
 
 
 def _table_seen(memory: Memory, observation: Observation) -> Memory:
@@ -154,6 +159,24 @@ def _samples_seen(memory: Memory, spec: PolicySpec, observation: Observation) ->
     )
 
 
+def _tallies_seen(memory: Memory, observation: Observation) -> Memory:
+    """What producers told of keys stands in for samples."""
+    at = observation.at
+    told = [tally for tally in observation.tallies if not _is_mixed(memory, tally, at)]
+    found = {tally.partition: tallies.evidence(tally, at) for tally in told}
+    keys = (key for tally in told for key in tally.keys)
+    return replace(
+        memory,
+        evidence={**memory.evidence, **{p: seen for p, seen in found.items() if seen is not None}},
+        natural_keys=_with_natural(memory.natural_keys, keys, Attribution({})),
+    )
+
+
+def _is_mixed(memory: Memory, tally: KeyTally, at: float) -> bool:
+    """Whether the tally holds records of before and after a change of the partition's routes."""
+    return tally.partition in _mixed_partitions(memory, at, MIXED_SECONDS + at - tally.since)
+
+
 def _real(known: Mapping[int, float], digests: Mapping[int, Evidence | None]) -> Mapping[int, float]:
     """The part of the offsets that are records, now that these samples were seen.
 
@@ -183,12 +206,12 @@ def sampling(memory: Memory, at: float) -> Sampling:
     )
 
 
-def _mixed_partitions(memory: Memory, at: float) -> set[int]:
+def _mixed_partitions(memory: Memory, at: float, seconds: float = MIXED_SECONDS) -> set[int]:
     """The partitions whose samples hold records of before and after a change of their routes."""
     tables = [table for table in (memory.table, *memory.previous[-1:]) if table is not None]
     mixed = set()
     for key, since in memory.changed_at.items():
-        if within(at, since, MIXED_SECONDS):
+        if within(at, since, seconds):
             for table in tables:
                 mixed.add(partition_for(key, table.partitions))
                 route = table.route(key)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hotkey_operator.engine import rates
+from hotkey_operator.engine import rates, sizes
 from hotkey_operator.engine.heavy import KeyLoad, key_loads
 from hotkey_operator.engine.memory import CHANGED_SECONDS, MIXED_SECONDS, Memory
-from hotkey_operator.engine.model import TopicFacts
+from hotkey_operator.engine.model import Sizes, TopicFacts
 from hotkey_operator.engine.pressure import HEAVY, Load, only_in_bytes, over
 from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.spec import Ordering, PolicySpec
@@ -40,8 +40,9 @@ class Situation:
         quick = rates.fast(memory.history)
         if quick is None or len(quick) != topic.partitions:
             return cls(spec, at, topic, table, memory, None, None, (), False, {})
-        now = Load.of(quick, memory.evidence)
-        steadied = Load.of(rates.steady(memory.history, _steady_since(memory, at)) or quick, memory.evidence)
+        now = Load.of(quick, memory.evidence, sizes.growth(memory.log_sizes, sizes.FAST_SECONDS))
+        slow = rates.steady(memory.history, _steady_since(memory, at)) or quick
+        steadied = Load.of(slow, memory.evidence, sizes.growth(memory.log_sizes, sizes.SLOW_SECONDS))
         hot = over(spec.trigger, now, memory.lagging(at))
         by_bytes = only_in_bytes(spec.trigger, now, hot)
         routes = {route.key: route for route in table.routes}
@@ -65,6 +66,14 @@ class Situation:
         records = sum(self.steadied.records) if self.steadied else 0.0
         return sum(self.loads) / records if records > 0 else 1.0
 
+    def record_bytes(self) -> float:
+        """The mean size of a record: of those in the logs where known, else of those sampled."""
+        load = self.steadied
+        if load is not None and load.sizes is Sizes.LOG_SIZE and load.bytes and any(load.records):
+            return sum(load.bytes) / sum(load.records)
+        found = [seen.mean_bytes for seen in self.memory.evidence.values()]
+        return sum(found) / len(found) if found else 0.0
+
     @property
     def long_hot(self) -> tuple[int, ...]:
         """The partitions that have been over the trigger for `trigger.for`."""
@@ -72,8 +81,17 @@ class Situation:
         return tuple(p for p in self.hot if self.at - self.memory.over_since[p] >= needed)
 
     def is_settling(self, key: bytes) -> bool:
-        """Whether the effect of the key's last change cannot be visible yet."""
-        return within(self.at, self.memory.changed_at.get(key, float("-inf")), SETTLE_SECONDS)
+        """Whether the effect of the key's last change cannot be visible yet.
+
+        Where rates come from scrapes, the last one may well be from before the change.
+        """
+        changed = self.memory.changed_at.get(key, float("-inf"))
+        if within(self.at, changed, SETTLE_SECONDS):
+            return True
+        return (
+            within(self.at, changed, CHANGED_SECONDS)
+            and _measured_since(self.memory) < changed + MIXED_SECONDS
+        )
 
     def heavy(self) -> list[KeyLoad]:
         """Plain keys on hot partitions that surely carry enough to be worth a route, the biggest first."""
@@ -109,6 +127,13 @@ class Situation:
 
     def is_rate_limited(self) -> bool:
         return len(self.memory.changes) >= self.spec.limits.changes_per_minute
+
+
+def _measured_since(memory: Memory) -> float:
+    """The begin of the newest time that a fast rate was measured over."""
+    columns = {id(column.times): column for column in memory.history.columns}.values()
+    starts = [(column.times, column.start(rates.FAST_SECONDS)) for column in columns]
+    return max((times[start] for times, start in starts if start is not None), default=float("-inf"))
 
 
 def _steady_since(memory: Memory, at: float) -> float:
