@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from hotkey_operator.engine import sizes
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import EndOffsets, StoredTable, TopicFacts
 from hotkey_operator.engine.pressure import Load, is_balanced, only_in_bytes, over, warm
-from hotkey_operator.engine.rates import FAST_SECONDS, STEADY_SECONDS, Column, extended, fast
+from hotkey_operator.engine.rates import FAST_SECONDS, STEADY_SECONDS, Column, Rates, extended, fast
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_sdk.routing.table import Table
 
@@ -38,13 +39,19 @@ def quiet_seconds(partitions: int) -> float:
 def awake(spec: PolicySpec, memory: Memory, table: Table | None) -> frozenset[int]:
     """The partitions to be read every turn: above half the trigger, lately over it, or with routes."""
     rates = fast(memory.history)
-    hot = warm(spec.trigger, Load.of(rates, memory.evidence)) if rates is not None else frozenset()
+    hot = warm(spec.trigger, _load(rates, memory)) if rates is not None else frozenset()
     return hot | memory.over_since.keys() | routed(table)
+
+
+def _load(rates: Rates, memory: Memory) -> Load:
+    return Load.of(rates, memory.evidence, sizes.growth(memory.log_sizes, sizes.FAST_SECONDS))
 
 
 def is_quiet(spec: PolicySpec, memory: Memory, table: Table | None) -> bool:
     """Whether nothing of the stream needs a turn every second."""
-    return fast(memory.history) is not None and not memory.changed_at and not awake(spec, memory, table)
+    if spec.trigger.lag_seconds is not None or fast(memory.history) is None or memory.changed_at:
+        return False
+    return not awake(spec, memory, table)
 
 
 def unread(
@@ -86,8 +93,8 @@ def windows_to_sample(
 ) -> dict[int, tuple[int, int]]:
     """Partition to the window [first, end) of offsets to sample this turn; no window is empty.
 
-    The most urgent come first. None at all where the policy forbids to read records. `now`: of the turn, where
-    `ends` are from before it.
+    The most urgent come first. None at all where the policy forbids to read records. `now`: of the turn,
+    where `ends` are from before it.
     """
     at = ends.at if now is None else now
     if not spec.metrics.sampling:
@@ -96,7 +103,7 @@ def windows_to_sample(
     rates = fast(history)
     if rates is None:
         return {}
-    load = Load.of(rates, memory.evidence)
+    load = _load(rates, memory)
     deep = [
         *_hot(spec, memory, load, at),
         *_routed(stored.table if stored else None, memory, at),

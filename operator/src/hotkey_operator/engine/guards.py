@@ -124,11 +124,21 @@ def somebody_is_heavy(s: Situation) -> Stop | None:
     if any(s.is_settling(route.key) for route in s.table.routes):
         return Stop(Reason.SETTLING, f"{heat(s, partition)}; the last change is not yet visible")
     if partition not in s.memory.fresh_evidence(s.at):
-        return Stop(Reason.SAMPLING, f"{heat(s, partition)}; its records are being sampled")
+        return _without_evidence(s, partition)
     if perhaps:
         return Stop(Reason.SAMPLING, f"{heat(s, partition)}; not yet sure of key {name(perhaps[0].key)}")
     return Stop(
         Reason.NO_DOMINANT_KEY, f"{heat(s, partition)}, but no key of it is big enough to be worth a route"
+    )
+
+
+def _without_evidence(s: Situation, partition: int) -> Stop:
+    if s.spec.metrics.sampling:
+        return Stop(Reason.SAMPLING, f"{heat(s, partition)}; its records are being sampled")
+    return Stop(
+        Reason.NOT_SAMPLED,
+        f"{heat(s, partition)}, but metrics.sampling is off and no producer tells its keys: set "
+        "hotkey.report.keys on the producers",
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hotkey_operator.engine.guards import Stop
 from hotkey_operator.engine.heavy import KeyLoad, Rung, ValuePart, Values, top_values, visibility
+from hotkey_operator.engine.model import Rejected
 from hotkey_operator.engine.placement import SLOT_LOAD, TARGET
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
@@ -26,7 +27,7 @@ class Step:
 
 
 def choose(s: Situation, load: KeyLoad) -> Step | Stop:
-    """The rung for a key, or why there is none. A routed key is never moved to a coarser one.
+    """The rung for a key, or why there is none: of a routed key its own, or a finer one.
 
     The reason is `Sampling` while no sample was looked at for a coarser rung than the one that would do.
     """
@@ -46,15 +47,54 @@ def choose(s: Situation, load: KeyLoad) -> Step | Stop:
     return min(stops, key=lambda stop: stop.reason is Reason.DIMENSIONS_NOT_VISIBLE)
 
 
+def too_coarse(s: Situation, load: KeyLoad, rung: Rung) -> tuple[Rejected, ...]:
+    """The rungs before `rung`, and why they would not do."""
+    answers = [(each, _try(s, load, each)) for each in _before(s, rung)]
+    return tuple(
+        Rejected(f"spread it by {' and '.join(each)}", answer.reason, answer.message)
+        for each, answer in answers
+        if isinstance(answer, Stop) and answer.reason is not Reason.SAMPLING
+    )
+
+
+def coarser(s: Situation, load: KeyLoad) -> Step | None:
+    """The coarsest rung before the routed key's own that would do with room to spare, if any.
+
+    Its biggest value, plus two standard errors, must fit into `release.ratio` of what it may carry.
+    """
+    route = s.table.route(load.key)
+    for rung in _before(s, route.by) if route else ():
+        if _fits_easily(s, load, rung):
+            step = _try(s, load, rung)
+            return step if isinstance(step, Step) else None
+    return None
+
+
 def _rungs(s: Situation, load: KeyLoad) -> tuple[Rung, ...]:
     rungs, route = s.spec.spread.by, s.table.route(load.key)
     return rungs[rungs.index(route.by) :] if route and route.by in rungs else rungs
+
+
+def _before(s: Situation, rung: Rung) -> tuple[Rung, ...]:
+    rungs = s.spec.spread.by
+    return rungs[: rungs.index(rung)] if rung in rungs else ()
+
+
+def _fits_easily(s: Situation, load: KeyLoad, rung: Rung) -> bool:
+    evidence = s.memory.fresh_evidence(s.at)
+    seen, values = visibility(evidence, load.key, rung), top_values(evidence, load, rung)
+    if seen is None or not values or seen.value - seen.bound < VISIBLE:
+        return False
+    room = s.spec.release.ratio * TARGET * s.mean
+    return all((value.part.value + value.part.bound) * load.total <= room for value in values)
 
 
 def _try(s: Situation, load: KeyLoad, rung: Rung) -> Step | Stop:
     evidence = s.memory.fresh_evidence(s.at)
     seen = visibility(evidence, load.key, rung)
     by = " and ".join(rung)
+    if seen is None and not s.spec.metrics.sampling:
+        return Step(rung)  # producers tell keys and no dimensions: the coarsest rung is taken untried
     if seen is None:
         why = f"key {name(load.key)} is as it was: its records are not yet sampled for {by}"
         return Stop(Reason.SAMPLING, why)

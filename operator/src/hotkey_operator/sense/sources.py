@@ -39,11 +39,6 @@ async def read_beside(ports: Ports, spec: PolicySpec, topic: TopicFacts | None) 
     return Beside(sizes, tallies, "; ".join(filter(None, (no_sizes, no_tallies))) or None)
 
 
-def wants_tallies(spec: PolicySpec) -> bool:
-    """Whether keys come from producers: where records may not be read, or producers are the source."""
-    return not spec.metrics.sampling or spec.metrics.source is Source.PRODUCERS
-
-
 async def newest(ports: Ports, spec: PolicySpec, windows: Windows) -> Windows:
     """The windows as offsets of Kafka: of other sources' counters, so many of the newest records.
 
@@ -69,8 +64,8 @@ async def _log_sizes(
 async def _tallies(
     sources: Sources, spec: PolicySpec, topic: TopicFacts
 ) -> tuple[tuple[KeyTally, ...], str | None]:
-    if not wants_tallies(spec):
-        return (), None
+    if spec.metrics.sampling:
+        return (), None  # samples say the same, and of dimensions too
     try:
         return await sources.tallies(topic.stream, topic.partitions), None
     except Unavailable as error:
