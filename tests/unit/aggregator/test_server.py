@@ -5,6 +5,9 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,18 @@ def server(tmp_path: Path, loop: Loop) -> Iterator[CountsServer]:
     yield serving
     serving.close()
     store.close()
+
+
+def test_ids_piped_into_a_reader_that_has_enough_of_it_are_no_error(server: CountsServer) -> None:
+    host, port = server.address
+    command = [sys.executable, "-m", "hotkey_aggregator", "query", "--url", f"http://{host}:{port}", "ids"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def get(server: CountsServer, path: str) -> tuple[int, bytes]:

@@ -62,6 +62,16 @@ def test_what_is_missing_is_named_with_its_variable(missing: str) -> None:
         parse(["run", *NEEDED[:place], *NEEDED[place + 2 :]], {})
 
 
+def test_everything_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse(["run", "--redis-url", "redis://r"], {})
+    assert [line.split()[0] for line in str(raised.value).splitlines()] == [
+        "--bootstrap-servers",
+        "--topic",
+        "--redis-url",
+    ]
+
+
 def test_a_table_is_not_followed_without_keys_unless_asked_for() -> None:
     with pytest.raises(SettingsError, match="--public-keys"):
         run_settings("--redis-url", "redis://127.0.0.1")
@@ -130,7 +140,9 @@ def test_a_query_carries_only_what_was_asked() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["run"], 2, "--bootstrap-servers"),
+        (["run", "--topic", "clicks"], 2, "--bootstrap-servers"),
+        (["run", *NEEDED, "--redis-url", "http://r", "--allow-unsigned"], 2, "--redis-url is not understood"),
+        (["run", *NEEDED, "--redis-url", "redis://r", "--public-keys", "key"], 2, "--public-keys"),
         (["run", *NEEDED, "--kafka-config", "/absent/file"], 2, "/absent/file cannot be read"),
         (["query", "--url", "http://127.0.0.1:1", "totals"], 1, "Is an aggregator running there?"),
         (["query", "--url", "nonsense", "totals"], 1, "unknown url type"),

@@ -85,6 +85,22 @@ def test_a_mistake_is_named(mistake: str) -> None:
     assert expected in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--metrics", "http"), "--metrics: 'http'"),
+        (("--redis-url", "redis:6379"), "--redis-url: 'redis:6379'"),
+        (("--kafka-config", "/nowhere/x"), "--kafka-config: cannot read /nowhere/x"),
+        (("--signing-secret", "a/b/c"), "--signing-secret: 'a/b/c'"),
+        (("--log-level", "loud"), "--log-level: 'LOUD'"),
+    ],
+)
+def test_a_mistake_in_a_flag_is_named_by_the_flag(flags: tuple[str, str], expected: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read(MINIMAL, *flags)
+    assert str(raised.value).startswith(expected)
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as raised:
         read({"HOTKEY_METRICS_PORT": "x"})
