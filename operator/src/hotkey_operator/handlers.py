@@ -20,6 +20,7 @@ from hotkey_operator import logs
 from hotkey_operator.adapters.dimensions import parse_json_path
 from hotkey_operator.adapters.kubernetes import GROUP, POLICIES, VERSION, KubernetesTables
 from hotkey_operator.claims import Claim, rival
+from hotkey_operator.engine.attention import quiet_seconds
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Condition, EmitEvent, StoredTable, Unreadable
 from hotkey_operator.engine.reasons import ConditionType, Reason
@@ -28,9 +29,9 @@ from hotkey_operator.liveness import Heartbeats
 from hotkey_operator.loop import Outcome, Turn, bury
 from hotkey_operator.metrics import Metrics
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
+from hotkey_operator.resting import TURN_SECONDS, Next, Rest, Told
 from hotkey_operator.status import Pace, conditions_of, policy_status, table_status
 
-TURN_SECONDS = 1.0
 BURIAL_SECONDS = 2.0
 PREFIX = "hotkeys.dev"
 _OWN_EVENTS = frozenset(
@@ -51,6 +52,7 @@ class _Governed:
     policy_pace: Pace = field(default_factory=Pace)
     table_pace: Pace = field(default_factory=Pace)
     untold: str | None = None  # why status could not be written, once
+    rest: Rest = field(default_factory=Rest)
 
 
 class Governor:
@@ -64,6 +66,7 @@ class Governor:
         self._heartbeats = Heartbeats()
         self._turning: dict[str, asyncio.Lock] = {}
         self._unburied: dict[PolicyRef, str] = {}  # why, as it was logged
+        self._partitions: dict[PolicyRef, int] = {}
 
     def registry(self) -> kopf.OperatorRegistry:
         """The handlers, for `kopf.operator`."""
@@ -94,12 +97,13 @@ class Governor:
         try:
             while not stopped:
                 async with self._lock(uid):
-                    if not stopped:
+                    if not stopped and await self._is_due(governed, body, claims):
                         await self._turn(governed, body, claims)
                 self._heartbeats.beat(governed.ref, clock())
                 due = max(due + TURN_SECONDS, clock())
                 await stopped.wait(due - clock())
         finally:
+            self._partitions.pop(governed.ref, None)
             self._heartbeats.forget(governed.ref)
             self._metrics.forget(governed.ref)
 
@@ -187,6 +191,20 @@ class Governor:
             self._metrics.failed(ref)
             logs.say("turn failed unexpectedly", level=logging.ERROR, error=error, policy=ref)
 
+    async def _is_due(self, governed: _Governed, body: kopf.Body, claims: Claims) -> bool:
+        """Whether to turn now."""
+        older = rival(claims.get(str(body.spec.get("topic", "")), ()), str(body.metadata["uid"]))
+        told = Told(int(body.metadata.get("generation", 0)), older)
+        turn, pace = governed.turn, quiet_seconds(sum(self._partitions.values()))
+        rests = turn is not None and turn.rests
+        step = governed.rest.next(told, rests, time.monotonic(), pace, self._random.random())
+        if step is not Next.GLANCE or turn is None:
+            return step is Next.TURN
+        try:
+            return not await turn.glance(time.time())
+        except Exception:
+            return True  # the turn will fail in the same way, and tell
+
     async def _step(self, governed: _Governed, body: kopf.Body, claims: Claims) -> Outcome:
         spec, mistake = _read(body.spec)
         if not spec.topic:
@@ -195,7 +213,10 @@ class Governor:
             governed.turn = Turn(self._ports, governed.ref, spec, thinking=asyncio.to_thread, clock=time.time)
         governed.turn.spec = spec
         older = rival(claims.get(spec.topic, ()), str(body.metadata["uid"]))
-        outcome = await governed.turn.step(time.time(), self._seed(), rival=older)
+        pace = quiet_seconds(sum(self._partitions.values()))
+        outcome = await governed.turn.step(time.time(), self._seed(), rival=older, pace_seconds=pace)
+        if outcome.observation is not None and outcome.observation.topic is not None:
+            self._partitions[governed.ref] = outcome.observation.topic.partitions
         return replace(outcome, mistake=mistake)
 
     async def _tell(self, governed: _Governed, body: kopf.Body, outcome: Outcome) -> None:

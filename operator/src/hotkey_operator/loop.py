@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hotkey_operator.act.executor import NOTHING_DONE, Applied, apply
+from hotkey_operator.engine.attention import is_quiet
 from hotkey_operator.engine.decide import decide, retire
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Decision, Observation, PublishTable, StoredTable, WriteTable
@@ -21,7 +22,7 @@ from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
 from hotkey_operator.sense.gather import gather, read_published
 from hotkey_operator.stages import Clock, Stage, Stages
-from hotkey_sdk.routing.table import Stream
+from hotkey_sdk.routing.table import Stream, Table
 
 FORGET_SECONDS = 3_600.0  # a client that was silent for so long will not come back under its id
 CONFLICT_PAUSE_SECONDS = 5.0  # long enough for the other operator's next turns, short enough to take over
@@ -79,18 +80,37 @@ class Turn:
         self._ref = ref
         self._conflict: str | None = None
         self._paused_at = float("-inf")
+        self._rests_on: Table | None = None
 
-    async def step(self, now: float, seed: int, *, rival: str | None = None) -> Outcome:
+    @property
+    def rests(self) -> bool:
+        """Whether the last turn saw nothing that needs one every second: `glance` now and then will do."""
+        return self._rests_on is not None
+
+    async def glance(self, now: float) -> bool:
+        """Whether clients still find the table that the last turn left them; if not, a turn is due."""
+        table = self._rests_on
+        if table is None:
+            return False
+        return (await read_published(self._ports, table.stream, now)).table == table
+
+    async def step(
+        self, now: float, seed: int, *, rival: str | None = None, pace_seconds: float = 1.0
+    ) -> Outcome:
         """One turn at `now` (unix seconds). Never raises `Unavailable` or `Conflict`: the outcome tells.
 
         After a lost compare-and-set it stands by for a while and then begins anew from what it reads.
+        `pace_seconds`: how often a quiet partition is read.
         """
+        self._rests_on = None
         if within(now, self._paused_at, CONFLICT_PAUSE_SECONDS):
             return Outcome(standing_by=self._conflict)
         stages = Stages(self._clock)
         ports = stages.around(self._ports)
         try:
-            observation = await gather(ports, self._ref, self.spec, self.memory, now, seed, rival=rival)
+            observation = await gather(
+                ports, self._ref, self.spec, self.memory, now, seed, rival=rival, pace_seconds=pace_seconds
+            )
         except Unavailable as error:
             return Outcome(failure=str(error))
         former = _former_policy(observation, self.spec)
@@ -104,6 +124,8 @@ class Turn:
         self._learn(memory, applied, now)
         await self._forget(observation)
         failure = applied.unwritten or applied.unpublished
+        if failure is None and spec == self.spec and _is_calm(spec, observation, decision, memory):
+            self._rests_on = observation.published.table
         return Outcome(
             observation, decision, applied, failure, applied.conflict, moments=stages.milliseconds()
         )
@@ -164,6 +186,19 @@ class Turn:
         if applied.published_epoch is None:
             raise Unavailable(applied.unpublished or "Redis did not take the table")
         return applied
+
+
+def _is_calm(spec: PolicySpec, observation: Observation, decision: Decision, memory: Memory) -> bool:
+    """Whether all is as it should be, nothing was done, and nothing is near to becoming hot."""
+    stored = observation.stored.table if observation.stored else None
+    return (
+        not decision.actions
+        and decision.reason in (Reason.STEADY, Reason.SUSPENDED)
+        and observation.failure is None
+        and stored is not None
+        and observation.published.table == stored
+        and is_quiet(spec, memory, stored)
+    )
 
 
 def _former_policy(observation: Observation, spec: PolicySpec) -> str | None:

@@ -28,6 +28,7 @@ class Stage(StrEnum):
 
 _AFTER = {
     "end_offsets": Stage.RATES_READ,
+    "some_end_offsets": Stage.RATES_READ,
     "sample": Stage.SAMPLED,
     "write": Stage.WRITTEN,
     "publish": Stage.PUBLISHED,
