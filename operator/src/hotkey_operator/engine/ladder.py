@@ -12,7 +12,7 @@ from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import Ordering
-from hotkey_operator.engine.wording import name, percent
+from hotkey_operator.engine.wording import looked_for, name, percent
 
 VISIBLE = 0.5  # of a key's records must carry every dimension of a rung
 VALUES_COUNTED = 20  # records of one value, before its slot is believed to be heavier
@@ -100,7 +100,8 @@ def _try(s: Situation, load: KeyLoad, rung: Rung) -> Step | Stop:
         return Stop(Reason.SAMPLING, why)
     if seen.value + seen.bound < VISIBLE:
         carried = percent(seen.value) if seen.value > 0 else "none"
-        why = f"key {name(load.key)} is left plain: {carried} of its sampled records carry {by}"
+        looked = looked_for(s.spec.dimensions, rung)
+        why = f"key {name(load.key)} is left plain: {carried} of its sampled records carry {by} ({looked})"
         return Stop(Reason.DIMENSIONS_NOT_VISIBLE, why)
     values = top_values(evidence, load, rung)
     if values and (values[0].part.value - values[0].part.bound) * load.total > TARGET * s.mean:

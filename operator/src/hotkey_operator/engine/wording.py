@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hotkey_operator.engine.model import Basis, Cost, KeyVerdict, Rejected
-from hotkey_sdk.routing.table import Route
+from hotkey_sdk.routing.table import Dimension, Route
 
 if TYPE_CHECKING:
     from hotkey_operator.engine.lag import Slow
@@ -68,6 +68,22 @@ def part_of(s: Situation, key: bytes, partition: int) -> str:
         return f"key {name(key)} is part of it"
     found = seen.bytes if s.by_bytes else seen.records
     return f"key {name(key)} is {percent(found.value)} +- {percent(found.bound)} of it"
+
+
+def looked_for(dimensions: Sequence[Dimension], rung: Sequence[str]) -> str:
+    """`user_id: looked for at $.user_id of the JSON payload`, for each dimension of a rung."""
+    declared = {each.name: each for each in dimensions}
+    return "; ".join(f"{one}: {_place(declared[one])}" for one in rung if one in declared)
+
+
+def _place(dimension: Dimension) -> str:
+    if dimension.json_path is not None:
+        return f"looked for at {dimension.json_path} of the JSON payload"
+    if dimension.header is not None:
+        return f"looked for in the header {dimension.header}"
+    if dimension.time_bucket_seconds is not None:
+        return "from the record's time"
+    return "the policy names no place of it"
 
 
 def evidence(basis: Basis) -> str:
