@@ -30,6 +30,9 @@ from hotkey_operator.engine.wording import count, grounds, name, names, spread
 from hotkey_sdk.routing.report import ClientReport, Role
 from hotkey_sdk.routing.table import Route, Table
 
+OWN_TOPIC = Rejected(
+    "give it a topic of its own", Reason.FIELDS_NOT_CARRIED_OUT, "dedicated topics are not carried out yet"
+)
 REPORT_SECONDS = 300.0  # a client that was silent for longer is not counted any more
 TELL_AGAIN_SECONDS = 300.0  # an Event that says the same once more
 CHANGES = frozenset({Reason.SPREAD, Reason.RESPREAD, Reason.REPARTITIONED, Reason.MERGED_BACK})
@@ -145,7 +148,10 @@ def _verdicts(s: Situation, outcome: Outcome) -> tuple[KeyVerdict, ...]:
 def _reasoned(verdict: KeyVerdict, outcome: Outcome) -> KeyVerdict:
     """The verdict with what the planner says that it takes and what it rejected."""
     cost = outcome.costs.get(verdict.key, verdict.cost)
-    return replace(verdict, cost=cost, rejected=outcome.rejected.get(verdict.key, verdict.rejected))
+    rejected = outcome.rejected.get(verdict.key, verdict.rejected)
+    if verdict.reason is not Reason.MERGED_BACK:
+        rejected = (*rejected, OWN_TOPIC)
+    return replace(verdict, cost=cost, rejected=rejected)
 
 
 def _routed(s: Situation, route: Route, outcome: Outcome) -> KeyVerdict:
