@@ -53,7 +53,11 @@ NIKE: dict[str, Any] = {
     "cost": {"order": "order is kept per user_id", "partitions": 3, "slotsMoved": 0.75},
     "rejected": [
         {"option": "leave it plain", "reason": "Holding", "why": "partition 1 would take 4,012 records/s"},
-        {"option": "a topic of its own", "reason": "FieldsNotCarriedOut", "why": "not carried out yet"},
+        {
+            "option": "give it a topic of its own",
+            "reason": "FieldsNotCarriedOut",
+            "why": "not there yet",
+        },
     ],
 }
 READY = {

@@ -27,9 +27,9 @@ Since:     2026-01-31T11:54:50Z (5m10s)
 Evidence:  partition 3 took 2,006 records/s, 96 % +- 1.1 % of it this key's: 412 records in 20 batches, 2 s old
 Cost:      order is kept per user_id; 3 partitions; 75 % of its slots moved
 Rejected:
-  OPTION               REASON                WHY
-  leave it plain       Holding               partition 1 would take 4,012 records/s
-  a topic of its own   FieldsNotCarriedOut   not carried out yet
+  OPTION                       REASON                WHY
+  leave it plain               Holding               partition 1 would take 4,012 records/s
+  give it a topic of its own   FieldsNotCarriedOut   not there yet
 Shards:
   RECORD KEY   PARTITION   SLOTS
   nike:4       0           25.0%

@@ -1,0 +1,88 @@
+"""What is told of a decision: what it rests on, takes and rejected, in the verdict and in the Event alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from hotkey_operator.engine.model import EmitEvent, KeyVerdict
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.wording import looked_for, rejections, sample
+from hotkey_sdk.routing.partitioner import partition_for
+from tests.unit.engine.stream import ModelStream, spec
+
+HOT = {b"nike": 4_000.0, **{b"cold%d" % number: 10.0 for number in range(100)}}
+BY_USER = {
+    "dimensions": [{"name": "user_id", "from": {"jsonPath": "$.user_id"}}],
+    "spread": {"by": [["user_id"]], "ordering": "PerDimension"},
+}
+
+
+def of_nike(verdicts: Sequence[KeyVerdict]) -> KeyVerdict:
+    (found,) = [verdict for verdict in verdicts if verdict.key == b"nike"]
+    return found
+
+
+def spread(model: ModelStream) -> KeyVerdict:
+    """Turn until the key is spread; the verdict of that turn."""
+    for _ in range(10):
+        if of := [verdict for verdict in model.turn().verdicts if verdict.reason is Reason.SPREAD]:
+            return of_nike(of)
+    pytest.fail(f"never spread: {model.decisions[-1]}")
+
+
+def events(model: ModelStream) -> list[EmitEvent]:
+    return [action for action in model.decisions[-1].actions if isinstance(action, EmitEvent)]
+
+
+def test_a_verdict_carries_the_sample_of_the_partition_where_the_key_is_the_most() -> None:
+    model = ModelStream(spec(), HOT)
+    basis = spread(model).basis
+    assert basis is not None
+    assert basis.partition == partition_for(b"nike", model.partitions)
+    assert (basis.records, basis.batches) == (400, 20)
+    assert abs(basis.partition_share - 0.97) < basis.partition_share_error + 0.05
+    assert 0 < basis.partition_share_error < 0.1
+    assert 0 <= basis.age_seconds < 15
+
+
+def test_the_event_of_a_spread_tells_of_the_sample_and_of_what_was_rejected() -> None:
+    model = ModelStream(spec(**BY_USER), HOT, users={b"nike": 1_000})
+    verdict = spread(model)
+    (event,) = events(model)
+    assert verdict.basis is not None
+    assert event.message.startswith(model.decisions[-1].message)
+    assert sample(verdict.basis) in event.message
+    assert rejections(verdict.rejected) in event.message
+    assert {"leave it plain", "give it a topic of its own"} <= {each.option for each in verdict.rejected}
+    assert verdict.cost is not None
+    assert verdict.cost.order == "order is kept per user_id"
+    assert verdict.cost.partitions > 1
+    assert verdict.cost.slots_moved > 0.5
+
+
+def test_a_key_that_is_left_plain_tells_why_a_spread_was_rejected() -> None:
+    model = ModelStream(spec(**BY_USER), HOT)  # records carry no user_id
+    for _ in range(6):
+        model.turn()
+    verdict = of_nike(model.decisions[-1].verdicts)
+    assert verdict.reason is Reason.DIMENSIONS_NOT_VISIBLE
+    assert Reason.DIMENSIONS_NOT_VISIBLE in {each.reason for each in verdict.rejected}
+    assert "looked for at $.user_id of the JSON payload" in verdict.message
+    assert verdict.cost is not None
+    assert (verdict.cost.order, verdict.cost.slots_moved) == ("order per key is kept", 0.0)
+
+
+def test_where_a_dimension_was_looked_for_is_said_of_each_kind() -> None:
+    declared = spec(
+        dimensions=[
+            {"name": "user", "from": {"header": "x-user"}},
+            {"name": "hour", "timeBucket": {"width": "1h"}},
+            {"name": "ad"},
+        ]
+    ).dimensions
+    assert looked_for(declared, ("user", "hour", "ad")) == (
+        "user: looked for in the header x-user; hour: from the record's time; "
+        "ad: the policy names no place of it"
+    )
