@@ -14,6 +14,7 @@ from hotkey_sdk.routing.report import ClientReport, Role, encode_report
 from hotkey_sdk.routing.router import Destination, Router
 from hotkey_sdk.routing.table import Stream
 from tests.simulation.faults import Kind, Weather
+from tests.simulation.groups import MemoryGroups
 from tests.simulation.memory import MemoryBrokers, MemoryDistribution, StoredRecord
 
 POLL_SECONDS, JITTER = 1.0, (0.75, 1.25)
@@ -21,6 +22,7 @@ REPORT_SECONDS = 3.0
 TICK_SECONDS = 0.25
 USERS = 200  # few enough that every producer sends several records of each
 BATCH_RECORDS = 4
+GROUP = "readers"
 SLOTS = 2**16  # the low bits of a slot count
 LAG = 0.3  # of the partitions, at each look of the reader: partitions are read independently of each other
 
@@ -83,6 +85,7 @@ class Surroundings:
     weather: Weather
     clock: Callable[[], float]
     adopted: Callable[[str, Follower], None]
+    groups: MemoryGroups
 
 
 class Client:
@@ -245,3 +248,4 @@ class SimulatedReader(Client):
         for record in records:
             self._ledger.note(record)
         self._positions[topic, partition] = position + len(records)
+        self.around.groups.commit(GROUP, topic, partition, position + len(records))

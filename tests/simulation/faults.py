@@ -12,11 +12,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from hotkey_operator.engine.model import EndOffsets, PartitionSample, StoredTable, TopicFacts, Unreadable
+from hotkey_operator.engine.model import (
+    Committed,
+    EndOffsets,
+    PartitionSample,
+    StoredTable,
+    TopicFacts,
+    Unreadable,
+)
 from hotkey_operator.ports import (
     Brokers,
     Conflict,
     Distribution,
+    Groups,
     PolicyRef,
     PublishedEnvelope,
     SampleBudget,
@@ -157,6 +165,21 @@ class FaultyBrokers:
             Kind.KAFKA_GONE,
             "sample",
             lambda: self._inner.sample(name, windows, dimensions, budget, seed),
+        )
+
+
+class FaultyGroups:
+    def __init__(self, inner: Groups, weather: Weather) -> None:
+        self._inner, self._weather = inner, weather
+
+    async def committed(self, topic: str, partitions: int, groups: Sequence[str]) -> tuple[Committed, ...]:
+        return await self._weather.call(
+            Kind.KAFKA_GONE, "committed", lambda: self._inner.committed(topic, partitions, groups)
+        )
+
+    async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
+        return await self._weather.call(
+            Kind.KAFKA_GONE, "starts", lambda: self._inner.starts(topic, partitions)
         )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import random
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from hotkey_operator.adapters.signer import EnvelopeSigner
 from hotkey_operator.engine.spec import PolicySpec, parse_spec
@@ -22,6 +23,7 @@ from hotkey_sdk.routing.follower import Follower
 from hotkey_sdk.routing.table import Stream, Table
 from tests.simulation import virtual
 from tests.simulation.clients import (
+    GROUP,
     Choose,
     Client,
     Ledger,
@@ -37,12 +39,14 @@ from tests.simulation.faults import (
     Fault,
     FaultyBrokers,
     FaultyDistribution,
+    FaultyGroups,
     FaultyTables,
     Killed,
     Kind,
     Weather,
     draw,
 )
+from tests.simulation.groups import MemoryGroups
 from tests.simulation.memory import MemoryBrokers, MemoryDistribution, MemoryTables
 
 START = 1_790_000_000.0  # unix seconds at which a run begins
@@ -52,13 +56,24 @@ HOT_AT, COLD_AT, SPREAD_BY, END = 6.0, COOL_FIRST - 2, COOL_FIRST - 2, 100.0
 EVEN_SECONDS, EVEN = 10.0, 2.5  # max/mean over so many seconds: a few records; unspread it is above 4
 QUIET = {b"k%d" % i: 1.2 / PRODUCERS for i in range(20)}  # records/s of one producer
 HOT = {**QUIET, b"nike": 60.0 / PRODUCERS}
-POLICY = {
+LAG_SECONDS = 10
+POLICY: dict[str, Any] = {
     "topic": TOPIC,
     "dimensions": [{"name": "user_id", "from": {"header": "user"}}],
     "trigger": {"recordsPerSecond": 40},
     "release": {"for": "6s"},
 }
 ORDERED_POLICY = {**POLICY, "spread": {"by": [["user_id"]], "ordering": "PerDimension"}}
+
+
+def _watched(seed: int) -> dict[str, object]:
+    """Every second pair of seeds has the readers' lag as a trigger too; they keep up."""
+    if seed // 2 % 2 == 0:
+        return {}
+    return {
+        "trigger": {**POLICY["trigger"], "lagSeconds": LAG_SECONDS},
+        "consumers": {"groups": [GROUP]},
+    }
 
 
 @dataclass
@@ -86,11 +101,12 @@ class World:
         self.brokers.create(TOPIC, PARTITIONS)
         self.distribution = MemoryDistribution(self.clock)
         self.tables = MemoryTables()
+        self.groups = MemoryGroups()
         self.stream = Stream("memory-cluster", TOPIC)
         signing = SigningKey.from_bytes(b"k" * 32)
         self.signer = EnvelopeSigner(signing)
         self.weather = Weather(self.report.faults, self.chance, self.now, self.tell)
-        self.spec: PolicySpec = parse_spec(ORDERED_POLICY if seed % 2 else POLICY)
+        self.spec: PolicySpec = parse_spec({**(ORDERED_POLICY if seed % 2 else POLICY), **_watched(seed)})
         self.ledger = Ledger()
         self.adopted: dict[str, list[int]] = {}
         self.contents: dict[int, bytes] = {}
@@ -106,6 +122,7 @@ class World:
             self.weather,
             self.clock,
             self._adopted,
+            self.groups,
         )
         self.producers: list[SimulatedProducer] = []
         self.started = 0
@@ -134,6 +151,7 @@ class World:
             FaultyDistribution(self.distribution, self.weather),
             FaultyTables(self.tables, self.weather, self._written),
             self.signer,
+            FaultyGroups(self.groups, self.weather),
         )
 
     def rates(self) -> dict[bytes, float]:
