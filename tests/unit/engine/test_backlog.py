@@ -22,7 +22,7 @@ STEADY_100 = History.of(*(EndOffsets(BEGAN + s, (100 * s,)) for s in range(SECON
 def reading(
     history: History, offsets: Mapping[int, int], starts: Mapping[int, int] | None = None
 ) -> Reading | None:
-    return read(Committed("g", offsets), history, starts or {})
+    return read(Committed("g", offsets), history, starts or {}, BEGAN)
 
 
 def waited(history: History, committed: int) -> float:
@@ -96,6 +96,16 @@ def test_the_partitions_over_a_limit_come_the_furthest_behind_first() -> None:
     groups = [Committed("a", {0: 5_000, 1: 3_000}), Committed("b", {0: 1_000, 2: 5_990}), Committed("c", {})]
     assert lagging(groups, wide, 9.0, 5) == (0, 1)
     assert lagging(groups, wide, 9.0, 1) == (0,)
+
+
+def test_end_offsets_that_were_read_a_little_later_than_the_turn_began_are_judged_all_the_same() -> None:
+    later, trigger, lags = 0.05, Trigger(lag_seconds=5.0), Lags()
+    for second in (61, 64, 67):
+        ends = [EndOffsets(BEGAN + s + later, (500 * s, 50 * s, 50 * s)) for s in range(second + 1)]
+        progress = Progress((Committed("g", {0: 500 * second // 2, 1: 50 * second, 2: 50 * second}),))
+        history = History.of(*ends)
+        lags = seen(lags, trigger, progress, history, BEGAN + second, float("-inf"))
+    assert set(lags.hot_at(BEGAN + 67, float("-inf"))) == {0}
 
 
 ANY = st.integers(-(2**63), 2**63 - 1)

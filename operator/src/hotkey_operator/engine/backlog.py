@@ -66,7 +66,9 @@ def seconds_behind(column: Column, committed: int, at: float) -> float:
     return min(SECONDS_AT_MOST, max(0.0, at - appended))
 
 
-def read(committed: Committed, history: History, starts: Mapping[int, int]) -> Reading | None:
+def read(
+    committed: Committed, history: History, starts: Mapping[int, int], looked_at: float
+) -> Reading | None:
     """How far a group is behind; None where it has committed nothing that makes sense.
 
     A commit beyond the end is no lag. One below what the log still holds counts from there: what retention
@@ -91,14 +93,14 @@ def read(committed: Committed, history: History, starts: Mapping[int, int]) -> R
         return None
     most = sorted(lags, key=lambda p: (-lags[p].seconds, -lags[p].records, p))[:BEHIND_KEPT]
     usual = sorted(seconds)[(len(seconds) - 1) // 4]
-    return Reading(at, usual, {partition: lags[partition] for partition in most})
+    return Reading(looked_at, usual, {partition: lags[partition] for partition in most})
 
 
 def lagging(
     groups: Iterable[Committed], history: History, lag_seconds: float, at_most: int
 ) -> tuple[int, ...]:
     """The partitions over `lag_seconds` at this moment, the furthest behind first."""
-    readings = [found for each in groups if (found := read(each, history, {})) is not None]
+    readings = [found for each in groups if (found := read(each, history, {}, 0.0)) is not None]
     worst: dict[int, float] = {}
     for reading in readings:
         for partition, behind in reading.behind.items():

@@ -143,7 +143,7 @@ def _extended(
     )
     if committed.failure is not None:
         return known
-    reading = read(committed, history, starts)
+    reading = read(committed, history, starts, at)
     return (*known, reading)[-READINGS_KEPT:] if reading is not None else ()
 
 
