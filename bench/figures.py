@@ -28,12 +28,22 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 
 class Onset(msgspec.Struct, frozen=True):
-    """One onset: seconds from the load's turn until each stage was reached, and the imbalance around it."""
+    """One onset: seconds from the load's turn until each stage was done, and the imbalance around it.
 
-    table_written: float
-    hint_published: float
-    first_producer: float
-    slowest_producer: float
+    `sensed`: the turn that first saw a partition over the trigger. `waited` to `published`: of the turn that
+    wrote the first table with a route, by the operator's clock. `first_record`: one producer routed one.
+    `adopted`: all producers reported the table. `spread`: the slowest producer routed a record.
+    """
+
+    sensed: float
+    waited: float
+    sampled: float
+    planned: float
+    written: float
+    published: float
+    first_record: float
+    adopted: float
+    spread: float
     imbalance_before: float
     imbalance_after: float
 

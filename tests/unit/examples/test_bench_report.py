@@ -15,7 +15,7 @@ MACHINE = Machine("a processor", 2, 24.0, "Linux", 0.5)
 
 
 def spread_after(seconds: float) -> Onset:
-    return Onset(seconds - 0.5, seconds - 0.4, seconds - 0.2, seconds, 9.0, 1.1)
+    return Onset(1.0, 1.05, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, seconds, imbalance_before=9.0, imbalance_after=1.1)
 
 
 def measured(part: str, answer: Answer, *, quick: bool = False) -> Measured:
