@@ -114,8 +114,6 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.mode: Propose": {"mode": "Propose"},
     "spec.spread.ordering: PerKey": {"spread": {"ordering": "PerKey"}},
     "spec.dedicatedTopic": {"dedicatedTopic": {"enabled": True}},
-    "spec.metrics.source: Producers": {"metrics": {"source": "Producers"}},
-    "spec.metrics.sampling": {"metrics": {"sampling": False}},
     "spec.overrides": {"overrides": [{"key": "nike", "pin": {"shards": 8}}]},
 }
 

@@ -180,8 +180,6 @@ def unsupported_fields(spec: PolicySpec) -> tuple[str, ...]:
         f"spec.trigger.lagSeconds with metrics.source {Source.PRODUCERS}": (
             spec.trigger.lag_seconds is not None and spec.metrics.source is Source.PRODUCERS
         ),
-        f"spec.metrics.source: {spec.metrics.source}": spec.metrics.source is not Source.KAFKA,
-        "spec.metrics.sampling": not spec.metrics.sampling,
         "spec.overrides": bool(spec.overridden_keys),
     }
     return tuple(field for field, is_asked in asked.items() if is_asked)
