@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
@@ -20,6 +21,11 @@ _RIGHTS = (
     "reading needs get and list on hotkeypolicies and routingtables of hotkeys.dev; the chart adds them to "
     "the ClusterRole view"
 )
+
+# A kubeconfig of any other form fails somewhere in the client, which checks little of it.
+_UNUSABLE = (
+    config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError
+)  # fmt: skip
 
 Object = Mapping[str, Any]
 
@@ -84,10 +90,14 @@ def connect(kubeconfig: str | None, context: str | None) -> Cluster:
             settings = client.Configuration()
             config.load_kube_config(kubeconfig, context, client_configuration=settings)  # type: ignore[no-untyped-call]
             namespace = _namespace_of(kubeconfig, context)
-    except (config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _UNUSABLE as error:
+        why = " ".join(str(error).split())
+        remedy = "set KUBECONFIG or give --kubeconfig and --context"
+        raise ClusterError(f"no usable kubeconfig: {why}; {remedy}") from None
+    if not settings.host.startswith(("https://", "http://")):
         raise ClusterError(
-            f"no usable kubeconfig: {_first_line(error)}; set KUBECONFIG or give --kubeconfig and --context"
-        ) from None
+            f"no usable kubeconfig: it names the server {settings.host!r}, expected https://..."
+        )
     settings.retries = False  # a person waits: the first answer counts
     return Cluster(client.ApiClient(settings), namespace)
 
