@@ -41,6 +41,9 @@ class StoredRecord:
     timestamp_ms: int
 
 
+MARKER = StoredRecord(None, b"", (), 0)
+
+
 @dataclass(slots=True)
 class _Topic:
     compacted: bool
@@ -85,6 +88,10 @@ class MemoryBrokers:
         log.append(StoredRecord(key, value, tuple((headers or {}).items()), at))
         return len(log) - 1
 
+    def mark(self, name: str, partition: int) -> None:
+        """Append the marker of a transaction: it has an offset and is no record."""
+        self._topics[name].partitions[partition].append(MARKER)
+
     def read(self, name: str, partition: int, offset: int) -> Sequence[StoredRecord]:
         """The records of a partition from `offset` on."""
         return self._topics[name].partitions[partition][offset:]
@@ -118,8 +125,11 @@ class MemoryBrokers:
         for partition, (first, end) in sorted(windows.items()):
             log = self._topics[name].partitions[partition]
             ranges = _runs(first, min(end, len(log)), budget, random.Random(seed + partition))
-            runs = tuple(tuple(_sampled(record, reader) for record in log[a:b]) for a, b in ranges)
-            if runs:
+            runs = tuple(
+                tuple(_sampled(record, reader) for record in log[a:b] if record is not MARKER)
+                for a, b in ranges
+            )
+            if any(runs):
                 size = sum(record.size_bytes for run in runs for record in run)
                 samples.append(PartitionSample(partition, runs, tuple(ranges), size))
         return tuple(samples)

@@ -77,6 +77,72 @@ def test_a_sample_is_bounded_lies_within_its_window_and_takes_no_record_twice(
     run(scenario())
 
 
+def test_some_end_offsets_are_those_of_the_partitions_asked_for(run: Run, brokers: BrokersWorld) -> None:
+    async def scenario() -> None:
+        topic = fresh("some")
+        await brokers.create(topic, 4)
+        await brokers.append(topic, 3, [Put(b"k")] * 7)
+        at, found = await brokers.brokers.some_end_offsets(topic, {1, 3})
+        everything = await brokers.brokers.end_offsets(topic, 4)
+        assert found == {1: 0, 3: 7}
+        assert at <= everything.at
+        assert everything.unread == frozenset()
+
+    run(scenario())
+
+
+def test_a_topic_that_was_made_anew_has_another_id(run: Run, brokers: BrokersWorld) -> None:
+    async def scenario() -> None:
+        topic = fresh("anew")
+        await brokers.create(topic, 2)
+        first, again = await brokers.brokers.topic(topic), await brokers.brokers.topic(topic)
+        await brokers.recreate(topic, 2)
+        second = await brokers.brokers.topic(topic)
+        assert first is not None
+        assert second is not None
+        assert first == again
+        assert first.topic_id != ""
+        assert second.topic_id not in ("", first.topic_id)
+
+    run(scenario())
+
+
+def test_a_run_tells_the_offsets_that_it_was_read_through_and_where_the_records_lay(
+    run: Run, brokers: BrokersWorld
+) -> None:
+    async def scenario() -> None:
+        topic = fresh("spans")
+        await brokers.create(topic, 1)
+        await brokers.append(topic, 0, [Put(b"%d" % i) for i in range(3_000)])
+        budget = SampleBudget(records_per_partition=100, runs_per_partition=20, seconds=20)
+        (found,) = await brokers.brokers.sample(topic, {0: (500, 2_900)}, (), budget, seed=7)
+        keys = [[int(record.key or b"-1") for record in run_] for run_ in found.runs]
+        assert keys == [list(range(first, end)) for first, end in found.spans]
+        assert len(found.spans) == 20
+        assert list(found.spans) == sorted(found.spans)
+        assert found.bytes_read > 0
+
+    run(scenario())
+
+
+def test_markers_of_transactions_have_offsets_and_are_no_records(run: Run, brokers: BrokersWorld) -> None:
+    async def scenario() -> None:
+        topic = fresh("transactions")
+        await brokers.create(topic, 1)
+        await brokers.commit_each(topic, 0, [Put(b"%d" % i) for i in range(60)])
+        ends = await brokers.brokers.end_offsets(topic, 1)
+        assert ends.offsets == (120,)
+        for first, end in ((0, 120), (31, 88)):
+            (found,) = await brokers.brokers.sample(
+                topic, {0: (first, end)}, (), SampleBudget(seconds=20), seed=8
+            )
+            records = [int(record.key or b"-1") for run_ in found.runs for record in run_]
+            assert records == list(range((first + 1) // 2, (end + 1) // 2))
+            assert sum(b - a for a, b in found.spans) == end - first
+
+    run(scenario())
+
+
 def test_the_seed_chooses_the_sampled_records(run: Run, brokers: BrokersWorld) -> None:
     async def scenario() -> None:
         topic = fresh("seeded")

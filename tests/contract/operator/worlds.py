@@ -45,6 +45,12 @@ class BrokersWorld(Protocol):
 
     async def append(self, topic: str, partition: int, records: Sequence[Put]) -> None: ...
 
+    async def commit_each(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        """Append each record in a transaction of its own, which leaves a marker behind it."""
+        ...
+
+    async def recreate(self, topic: str, partitions: int) -> None: ...
+
     async def close(self) -> None: ...
 
 
@@ -56,6 +62,7 @@ class KafkaWorld:
             "bootstrap.servers": stack.kafka.bootstrap,
             "log_level": 0,
         }
+        self._config = config
         self.brokers: Brokers = KafkaBrokers(config)
         self._admin = AdminClient(config)
         self._producer = Producer({**config, "linger.ms": 5, "compression.type": "lz4"})
@@ -96,6 +103,24 @@ class KafkaWorld:
         if left or failed:
             raise KafkaException(failed[0] if failed else f"{left} records were not delivered")
 
+    async def commit_each(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        await asyncio.to_thread(self._commit_each, topic, partition, records)
+
+    def _commit_each(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        producer = Producer({**self._config, "transactional.id": fresh("committer")})
+        producer.init_transactions(30)
+        for record in records:
+            producer.begin_transaction()
+            producer.produce(topic, key=record.key, value=record.value, partition=partition)
+            producer.commit_transaction(30)
+
+    async def recreate(self, topic: str, partitions: int) -> None:
+        await asyncio.to_thread(self._admin.delete_topics([topic])[topic].result)
+        async with asyncio.timeout(30):
+            while await self.brokers.topic(topic) is not None:
+                await asyncio.sleep(0.05)
+        await self.create(topic, partitions)
+
     async def close(self) -> None:
         assert isinstance(self.brokers, KafkaBrokers)
         await self.brokers.close()
@@ -116,6 +141,14 @@ class MemoryBrokersWorld:
             self._memory.append(
                 topic, partition, record.key, record.value, dict(record.headers), record.at_ms
             )
+
+    async def commit_each(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        for record in records:
+            await self.append(topic, partition, [record])
+            self._memory.mark(topic, partition)
+
+    async def recreate(self, topic: str, partitions: int) -> None:
+        self._memory.create(topic, partitions)
 
     async def close(self) -> None:
         """Nothing is open."""
