@@ -70,6 +70,7 @@ STAGES = {
     "adopted": "adopted: every producer has reported the table",
     "spread": "**spread: the slowest producer routes**",
 }
+DRAWN = ("sensed", "waited", "planned", "published", "spread")  # the others lie on top of these
 
 
 def goals(result: Onsets) -> list[Goal]:
@@ -84,8 +85,8 @@ def goals(result: Onsets) -> list[Goal]:
 def plots(result: Onsets) -> list[Plot]:
     """How many onsets had reached each stage by when."""
     of = [
-        Curve(name.replace("*", "").partition(":")[0], _seconds(result, stage), color)
-        for (stage, name), color in zip(STAGES.items(), COLORS, strict=True)
+        Curve(STAGES[stage].replace("*", ""), _seconds(result, stage), color)
+        for stage, color in zip(DRAWN, COLORS, strict=False)
     ]
     title = f"Share of {len(result.onsets)} onsets that had reached a stage"
     goals = [(f"p50 goal {GOAL_P50:g} s", GOAL_P50), (f"worst goal {GOAL_WORST:g} s", GOAL_WORST)]

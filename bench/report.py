@@ -169,5 +169,8 @@ def _runs(chapters: Sequence[Chapter]) -> str:
             f"| {run.part} | `{run.command}` | {run.versions.get('hotkey', '?')} | "
             f"{run.machine.load_average:.2f} | {run.seconds:.0f} s | {ended} |"
         )
+    measured = {chapter.measured.part for chapter in chapters}
+    if wanting := [f"`{part}`" for part in PARTS if part not in measured]:
+        rows.append(f"\nNot measured: {', '.join(wanting)}.")
     columns = "| part | command | hotkey | load average before | took | |"
     return "\n".join(["## How each part was measured", "", columns, "|---|---|---|---|---|---|", *rows])

@@ -13,7 +13,7 @@ from html import escape
 WIDTH, LABELS, VALUES = 760, 190, 60  # pixels: the whole, and what names and figures take of it
 LINE, GAP, TOP = 20, 14, 34
 PLOT_HEIGHT = 260
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#a6761d", "#7f7f7f")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 _Scale = Callable[[float], float]
 _STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:14px}"
