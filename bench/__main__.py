@@ -131,7 +131,7 @@ def _written(results: Results, folder: Path, name: str) -> Report:
 
 
 def _publish(source: Path) -> int:
-    """Copy the results into docs/ and write the report there; not those of a quick run or of a failed part."""
+    """Copy the results into docs/ and write the report there; nothing of a quick run or a failed part."""
     results = _read(source)
     if poor := [each.part for each in results.measured if each.quick or each.answer.failure is not None]:
         print(f"not published, these parts are quick or failed: {', '.join(poor)}", file=sys.stderr)

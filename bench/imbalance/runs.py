@@ -23,6 +23,7 @@ class Sizes:
     def __init__(self, *, quick: bool) -> None:
         self.partitions = (6,) if quick else (12, 48, 96)
         self.zipf_partitions = (6,) if quick else (12, 48)
+        self.textbook_by = ("",) if quick else ("", BY_USER)
         self.each = 2_000 if quick else 60_000
         self.zipf_each = 2_000 if quick else 20_000
         self.live_rate = 800.0 if quick else 400.0  # records/s per partition, of all producers together
@@ -85,5 +86,5 @@ def trials(sizes: Sizes, seed: int) -> Iterator[Trial]:
     for n in sizes.zipf_partitions:
         yield trial(Workload.ZIPF, n, zipf, BY_USER, n * sizes.zipf_each)
     count = int(sum(TEXTBOOK.parts))
-    for by in ("", BY_USER):
+    for by in sizes.textbook_by:
         yield trial(Workload.TEXTBOOK, TEXTBOOK_PARTITIONS, TEXTBOOK, by, count)

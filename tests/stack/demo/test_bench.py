@@ -11,6 +11,9 @@ import msgspec
 import pytest
 
 from bench import onset, overhead
+from bench.imbalance import rows as imbalance
+from bench.imbalance.peers import Method
+from bench.imbalance.rows import Workload
 from bench.report import Results
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -29,6 +32,19 @@ def test_the_cost_of_every_way_to_send_is_measured_and_reported(tmp_path: Path) 
     result = bench(tmp_path / "out", "overhead", overhead.Overhead)
     assert {ratio.case for ratio in result.ratios()} == set(overhead.PEERS)
     assert all(cost.thread > 0 and cost.process > 0 for costs in result.rounds for cost in costs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_imbalance_is_measured_for_hotkey_and_every_peer(tmp_path: Path) -> None:
+    rows = bench(tmp_path / "out", "imbalance", imbalance.Imbalance).rows
+    for row in rows:
+        assert len(row.records) == row.partitions
+        assert (row.adoption is not None) == (row.method == "hotkey")
+    assert {row.workload for row in rows} == set(Workload)
+    methods = {row.method for row in rows if row.workload is Workload.ONE_HOT}
+    assert methods == {"hotkey", *Method}
+    assert {row.by for row in rows if row.method == "hotkey"} == {"", "user_id"}
 
 
 @pytest.mark.slow
