@@ -1,0 +1,243 @@
+"""Producers' reports add up to counters that only grow, whatever they claim and whenever they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotkey_operator.adapters.producer_reports import (
+    RECORDS_PER_SECOND_AT_MOST,
+    SILENT_SECONDS,
+    Ledger,
+    ProducerReports,
+)
+from hotkey_operator.ports import Unavailable
+from hotkey_sdk.routing.report import (
+    HeavyKey,
+    KeyReport,
+    PartitionCount,
+    decode_key_report,
+    encode_key_report,
+)
+from hotkey_sdk.routing.table import Stream
+
+STREAM = Stream("cluster", "clicks")
+NOW = 1_790_000_000.0
+
+
+def report(client: str, *records: int, at: float = 0.0, started: float = 1.0) -> KeyReport:
+    """One of so many records ever on partitions 0, 1 and so on."""
+    counts = tuple(PartitionCount(partition, count) for partition, count in enumerate(records))
+    return KeyReport(client, started, at, 2.0, counts)
+
+
+def window(client: str, *keys: HeavyKey, records: int, unlisted: int = 0, seconds: float = 2.0) -> KeyReport:
+    """One whose last window had `records` on partition 0, of 100 bytes each."""
+    count = PartitionCount(0, records, records, 100 * records, records, unlisted, keys)
+    return KeyReport(client, 1.0, 0.0, seconds, (count,))
+
+
+def heavy(key: bytes, records: int, missed: int = 0) -> HeavyKey:
+    return HeavyKey(key, records, missed, 100 * records)
+
+
+def test_what_a_producer_sent_before_it_was_first_seen_makes_no_jump() -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 1_000_000, 5)], NOW)
+    assert ledger.reading(2).offsets == (0, 0)
+    ledger.see([report("a", 1_000_100, 25)], NOW + 2)
+    assert (ledger.reading(2).at, ledger.reading(2).offsets) == (NOW + 2, (100, 20))
+
+
+def test_producers_that_report_in_turns_are_put_at_one_time() -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 0), report("b", 0)], NOW)
+    ledger.see([report("a", 200), report("b", 0)], NOW + 2)
+    assert ledger.reading(1).at == NOW, "b has not told of more yet"
+    ledger.see([report("a", 200), report("b", 30)], NOW + 3)
+
+    reading = ledger.reading(1)
+
+    assert (reading.at, reading.offsets) == (NOW + 2, (200 + 20,))
+
+
+def test_a_producer_that_fell_silent_is_waited_for_no_longer() -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 0), report("b", 0)], NOW)
+    ledger.see([report("a", 10), report("b", 10)], NOW + 1)
+    late = NOW + 1 + SILENT_SECONDS
+    ledger.see([report("a", 50), report("b", 10)], late)
+    assert (ledger.reading(1).at, ledger.reading(1).offsets) == (late, (60,))
+
+
+def test_what_a_producer_sent_stays_counted_when_it_is_gone() -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 0), report("b", 0)], NOW)
+    ledger.see([report("a", 10), report("b", 30)], NOW + 1)
+    ledger.see([report("b", 35)], NOW + 2)
+    assert ledger.reading(1).offsets == (45,)
+
+
+@pytest.mark.parametrize(
+    "anew", [report("a", 7, started=2.0), report("a", 7)], ids=["told so", "counters that went back"]
+)
+def test_a_producer_that_was_restarted_under_its_name_begins_anew(anew: KeyReport) -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 100)], NOW)
+    ledger.see([report("a", 150)], NOW + 1)
+    ledger.see([anew], NOW + 2)
+    assert ledger.reading(1).offsets == (50,)
+    ledger.see([msgspec.structs.replace(anew, partitions=(PartitionCount(0, 27),))], NOW + 3)
+    assert ledger.reading(1).offsets == (70,)
+
+
+def test_a_producer_s_clock_does_not_matter() -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 0, at=1e12), report("b", 0, at=0.0)], NOW)
+    ledger.see([report("a", 10, at=5.0), report("b", 10, at=1e11)], NOW + 2)
+    assert (ledger.reading(1).at, ledger.reading(1).offsets) == (NOW + 2, (20,))
+
+
+def test_a_claim_beyond_belief_is_cut() -> None:
+    ledger = Ledger()
+    ledger.see([report("liar", 0)], NOW)
+    ledger.see([report("liar", 2**53)], NOW + 2)
+    assert ledger.reading(1).offsets == (2 * RECORDS_PER_SECOND_AT_MOST,)
+
+
+def test_partitions_that_the_topic_does_not_have_are_passed_over() -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 0, 0, 0)], NOW)
+    ledger.see([report("a", 1, 2, 3)], NOW + 2)
+    assert ledger.reading(2).offsets == (1, 2)
+    assert ledger.reading(4).offsets == (1, 2, 3, 0)
+
+
+def test_a_clock_that_was_set_back_begins_anew() -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 0)], NOW)
+    ledger.see([report("a", 100)], NOW + 2)
+    ledger.see([report("a", 200)], NOW - 100)
+    assert (ledger.reading(1).at, ledger.reading(1).offsets) == (NOW - 100, (0,))
+
+
+_REPORTS = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.lists(st.integers(0, 2**53), max_size=3),
+        st.sampled_from([1.0, 2.0]),
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 20), _REPORTS), min_size=1, max_size=8))
+def test_whatever_is_reported_no_counter_and_no_time_falls(turns: list[tuple[float, Any]]) -> None:
+    ledger, now, last = Ledger(), NOW, None
+    for seconds, reports in turns:
+        now += seconds
+        ledger.see([report(c, *records, started=s) for c, records, s in reports], now)
+        if not ledger.is_fed:
+            continue
+        reading = ledger.reading(3)
+        if last is not None:
+            assert reading.at >= last.at
+            assert all(new >= old for old, new in zip(last.offsets, reading.offsets, strict=True))
+        last = reading
+
+
+def test_keys_are_added_up_over_producers_with_what_each_may_have_missed() -> None:
+    ledger = Ledger()
+    first = window("a", heavy(b"nike", 300, 10), heavy(b"puma", 40), records=400, unlisted=20)
+    second = window("b", heavy(b"nike", 100), records=200, unlisted=8)
+    ledger.see([first, second], NOW)
+
+    (tally,) = ledger.tallies(12)
+
+    assert (tally.partition, tally.records_per_second, tally.bytes_per_second) == (0, 300.0, 30_000.0)
+    assert (tally.samples, tally.unlisted) == (600, 14.0)
+    assert tally.since == NOW - 3.0
+    nike, puma = tally.keys[b"nike"], tally.keys[b"puma"]
+    assert (nike.records_per_second, nike.bytes_per_second, nike.missed) == (200.0, 20_000.0, 5.0)
+    assert (puma.records_per_second, puma.missed) == (20.0, 4.0), "b may have sent four a second unlisted"
+
+
+def test_a_key_is_never_more_than_the_whole() -> None:
+    ledger = Ledger()
+    ledger.see([window("liar", heavy(b"nike", 2**53, 2**53), records=100, unlisted=2**53)], NOW)
+    (tally,) = ledger.tallies(1)
+    assert tally.keys[b"nike"].records_per_second == tally.records_per_second == 50.0
+    assert tally.keys[b"nike"].missed == 0.0
+    assert tally.unlisted == 50.0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 11.0, 1e12])
+def test_a_window_that_says_nothing_of_now_is_passed_over(seconds: float) -> None:
+    ledger = Ledger()
+    ledger.see([window("a", heavy(b"nike", 5), records=10, seconds=seconds)], NOW)
+    assert ledger.tallies(1) == ()
+
+
+def test_keys_of_a_silent_producer_are_no_longer_told() -> None:
+    ledger = Ledger()
+    said = window("a", heavy(b"nike", 5), records=10)
+    ledger.see([said], NOW)
+    ledger.see([said], NOW + SILENT_SECONDS)
+    assert ledger.tallies(1) == ()
+    assert not ledger.is_fed
+
+
+WHOLE = {"client_id": "a", "started": 1, "at": 1, "window_seconds": 2}
+
+
+def changed(**fields: object) -> bytes:
+    return msgspec.json.encode({**WHOLE, **fields})
+
+
+BAD = {
+    "negative": changed(partitions=[[0, -1]]),
+    "no integer": changed(partitions=[[0, 1.5]]),
+    "a partition too high": changed(partitions=[[1_000_000, 1]]),
+    "a key that is no base64": changed(partitions=[[0, 1, 1, 1, 1, 0, [["?", 1, 0, 1]]]]),
+    "a key that is too long": changed(partitions=[[0, 1, 1, 1, 1, 0, [["A" * 400, 1, 0, 1]]]]),
+    "too many partitions": changed(partitions=[[0, 1]] * 2_001),
+    "NaN": b'{"client_id":"a","started":1,"at":NaN,"window_seconds":2}',
+    "endless": b'{"client_id":"a","started":1,"at":1,"window_seconds":1e400}',
+    "no JSON": b"\xff{",
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_report_that_breaks_a_bound_is_refused(what: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_key_report(BAD[what])
+
+
+def test_a_report_comes_back_as_it_was_sent() -> None:
+    sent = window("a", heavy(b"\xff\x00", 3, 1), records=10, unlisted=2)
+    assert decode_key_report(encode_key_report(sent)) == sent
+
+
+def test_the_reports_of_one_turn_are_read_once_and_without_any_it_is_told_what_to_set() -> None:
+    reads: list[Stream] = []
+    clock = [NOW]
+
+    async def read(stream: Stream) -> tuple[KeyReport, ...]:
+        reads.append(stream)
+        return () if len(reads) > 1 else (report("a", 5),)
+
+    async def scenario() -> None:
+        reports = ProducerReports(read, lambda: clock[0])
+        assert (await reports.meter(STREAM).end_offsets("clicks", 2)).offsets == (0, 0)
+        assert await reports.tallies(STREAM, 2) == ()
+        assert reads == [STREAM]
+        clock[0] += 5
+        with pytest.raises(Unavailable, match=r"hotkey\.report\.keys=true"):
+            await reports.meter(STREAM).end_offsets("clicks", 2)
+
+    asyncio.run(scenario())
