@@ -138,6 +138,17 @@ def _by_key(read: Callable[[KeyVerdict], float]) -> Callable[[Watched, Exposure]
     ]
 
 
+def _decided(watched: Watched, exposure: Exposure) -> Values:
+    for each in watched.routed if exposure.keys else ():
+        yield (key_text(each.key), each.reason.value), 1
+
+
+def _rejected(watched: Watched, exposure: Exposure) -> Values:
+    for each in watched.routed if exposure.keys else ():
+        for option in each.rejected:
+            yield (key_text(each.key), option.option, option.reason.value), 1
+
+
 def _partitions(watched: Watched, exposure: Exposure) -> Values:
     """Over ten seconds: as fresh as a scrape can show, and as steady as a picture needs."""
     found = rates.over(watched.memory.history, rates.STEADY_SECONDS) if watched.table else None
@@ -222,7 +233,15 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge(
         "key_share_ratio", "Part of the topic that a routed key is", _by_key(lambda key: key.share), ("key",)
     ),
+    Gauge(
+        "key_share_error_ratio",
+        "Error bound of that part, 95 %",
+        _by_key(lambda key: key.share_error),
+        ("key",),
+    ),
     Gauge("key_shards", "Shards of a routed key", _by_key(lambda key: key.shards), ("key",)),
+    Gauge("key_decision", "1 for the reason why a routed key stands as it does", _decided, ("key", "reason")),
+    Gauge("key_rejected", "1 for each option that was rejected", _rejected, ("key", "option", "reason")),
     Gauge(
         "consumer_group_lag_seconds",
         "How far a group is behind on the partition where it is furthest behind",

@@ -8,7 +8,7 @@ import pytest
 
 from hotkey_operator.act.executor import Applied
 from hotkey_operator.engine.memory import Memory
-from hotkey_operator.engine.model import Condition, ConsumerLag, StoredTable, Summary
+from hotkey_operator.engine.model import Condition, ConsumerLag, Rejected, StoredTable, Summary
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.told import REFUSALS
 from hotkey_operator.gauges import UNMENDED, Exposure
@@ -64,6 +64,15 @@ def test_a_routed_key_has_share_rate_and_shards() -> None:
     assert value(metrics, "key_records_per_second", key="nike") == 800
     assert value(metrics, "key_shards", key="nike") == 4
     assert value(metrics, "hot_keys") == 1
+
+
+def test_a_routed_key_has_its_error_its_reason_and_what_was_rejected() -> None:
+    rejected = (Rejected("merge it back", Reason.HOLDING, "partition 1 would take 800 records/s"),)
+    metrics = watched(turn(table(b"nike"), replace(verdict(b"nike"), rejected=rejected)))
+
+    assert value(metrics, "key_share_error_ratio", key="nike") == 0.01
+    assert value(metrics, "key_decision", key="nike", reason="Holding") == 1
+    assert value(metrics, "key_rejected", key="nike", option="merge it back", reason="Holding") == 1
 
 
 def test_only_routed_keys_are_named() -> None:
