@@ -149,8 +149,14 @@ def test_a_query_carries_only_what_was_asked() -> None:
     ],
 )
 def test_a_mistake_ends_with_one_sentence_and_no_stack_trace(
-    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # the store is made where the command runs
     assert main(arguments) == code
     told = capsys.readouterr().err.splitlines()
     errors = [line for line in told if line.startswith("hotkey-aggregator: ")]
