@@ -101,6 +101,15 @@ def test_a_second_up_changes_nothing(up: Terminal) -> None:
     assert "all of it is running already" in again.stderr
 
 
+def test_an_up_that_fails_is_not_remembered(up: Terminal) -> None:
+    before = up.type("status").stdout
+    shown = up.type("up", "--use-cluster", "/nope")
+    assert shown.returncode == 1
+    assert "/nope" in shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert up.type("status").stdout == before
+
+
 @pytest.mark.slow
 def test_up_adds_a_part_to_what_runs(terminal: Terminal) -> None:
     terminal.up()

@@ -23,6 +23,8 @@ def test_an_operator_that_starts_before_its_resources_governs_once_they_are_ther
     operator.launch()
     try:
         eventually("it says what it waits for", lambda: operator.told("waiting for the custom resources"))
+        (made,) = operator.told("signing key made")
+        assert made["secret"] == "early/hotkey-signing-key"
         kubectl("apply", "-f", str(ROOT / "crds"))
         kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/hotkeypolicies.hotkeys.dev")
         scene.apply("clicks", {"topic": scene.topic("clicks")})
