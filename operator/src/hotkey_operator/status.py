@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hotkey_operator import verdicts
-from hotkey_operator.engine.model import Condition, ConsumerLag, KeyVerdict, Observation, Summary
+from hotkey_operator.engine.model import Condition, ConsumerLag, KeyVerdict, Observation, Sampling, Summary
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.loop import Outcome
 from hotkey_sdk.routing.table import Table
@@ -177,8 +177,15 @@ def _figures(summary: Summary) -> dict[str, Any]:
         "hottestPartition": summary.hottest_partition,
         "producers": _producers(summary),
         "consumers": _consumers(summary),
+        "sizes": summary.sizes.value,
+        "sampling": _sampling(summary.sampling),
         "consumerLag": [_lag(each) for each in summary.consumer_lag] or None,
     }
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    told = {"bytesPerSecond": round(sampling.bytes_per_second), "partitions": sampling.partitions}
+    return told | {"recordsPerOffset": None if sampling.real == 1.0 else f"{sampling.real:.2f}"}
 
 
 def _lag(lag: ConsumerLag) -> dict[str, Any]:

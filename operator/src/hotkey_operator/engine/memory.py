@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from hotkey_operator.engine import lag, sizes, tallies
 from hotkey_operator.engine.heavy import Attribution, Evidence, digest
-from hotkey_operator.engine.model import EndOffsets, KeyTally, Observation, Sampling
+from hotkey_operator.engine.model import EndOffsets, KeyTally, Observation, Sampling, Sizes
 from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
@@ -60,6 +60,13 @@ class Memory:
     def last_change(self) -> float:
         """When a route was last seen to change, lately."""
         return max(self.changed_at.values(), default=float("-inf"))
+
+    @property
+    def sizes_from(self) -> Sizes:
+        """What bytes per second are made of."""
+        if sizes.growth(self.log_sizes, sizes.SLOW_SECONDS):
+            return Sizes.LOG_SIZE
+        return Sizes.SAMPLED if self.evidence else Sizes.NONE
 
     def lagging(self, at: float) -> Mapping[int, lag.Heat]:
         """The partitions that are hot because a consumer group falls behind on them."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hotkey_operator.engine import lag, rates
 from hotkey_operator.engine.heavy import KeyLoad
-from hotkey_operator.engine.memory import Memory
+from hotkey_operator.engine.memory import Memory, sampling
 from hotkey_operator.engine.model import (
     Action,
     Basis,
@@ -110,6 +110,8 @@ def summary(observation: Observation, memory: Memory) -> Summary:
         consumers=len(consumers),
         consumers_applied=sum(report.epoch >= epoch for report in consumers),
         consumer_lag=lag.told(memory.lags, observation.at),
+        sizes=memory.sizes_from,
+        sampling=sampling(memory, observation.at),
     )
 
 
