@@ -156,8 +156,10 @@ def _quickly(chapter: Chapter) -> str:
 
 
 def _figure(value: float) -> str:
-    """Three digits that count, without an exponent."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 20 else f"{value:.2f}"
+    """So many decimals that a figure just above its bound looks so; no exponent."""
+    if value >= 20:
+        return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def _runs(chapters: Sequence[Chapter]) -> str:
