@@ -51,8 +51,9 @@ class ModelStream:
     rates: Mapping[bytes, float]
     partitions: int = 12
     users: Mapping[bytes, int] = field(default_factory=dict)
-    country: str | None = None  # of every record that has a user
+    country: str | None = None  # of every record that has a user; `*`: each user has one of 500
     deaf: frozenset[bytes] = frozenset()  # keys whose producers know no tables
+    plain: Mapping[bytes, float] = field(default_factory=dict)  # the part of a key from such producers
     compacted: bool = False
     silent: bool = False  # no sample is answered in time
     size_bytes: int = 100
@@ -136,14 +137,17 @@ class ModelStream:
         if route.by:
             assert self.stored is not None
             for user in range(self.users[key]):
-                values = tuple("no" if name == "country_id" else f"u{user}" for name in route.by)
+                values = tuple(
+                    self._country(user) if name == "country_id" else f"u{user}" for name in route.by
+                )
                 slots[route.slots[slot_hash(self.stored.table.seed, values) & (len(route.slots) - 1)]] += 1
         else:
             for index in route.slots:
                 slots[index] += 1
-        plain = route.record_key is RecordKey.PRESERVE
-        return [
-            (shard.partition, key if plain else shard_key(key, shard.id), count / sum(slots))
+        plain, left = route.record_key is RecordKey.PRESERVE, self.plain.get(key, 0.0)
+        strays = [(partition_for(key, self.partitions), key, left)] if left else []
+        return strays + [
+            (shard.partition, key if plain else shard_key(key, shard.id), (1 - left) * count / sum(slots))
             for shard, count in zip(route.shards, slots, strict=True)
             if count
         ]
@@ -170,10 +174,14 @@ class ModelStream:
     def _record(self, key: bytes, record_key: bytes) -> SampledRecord:
         if key not in self.users:
             return SampledRecord(record_key, self.size_bytes)
-        seen = {"user_id": f"u{self.random.randrange(self.users[key])}"}
-        seen |= {"country_id": self.country} if self.country is not None else {}
+        user = self.random.randrange(self.users[key])
+        seen = {"user_id": f"u{user}"}
+        seen |= {"country_id": self._country(user)} if self.country is not None else {}
         read = {
             each.name: seen.get(each.json_path.removeprefix("$.") if each.json_path else each.name)
             for each in self.spec.dimensions
         }
         return SampledRecord(record_key, self.size_bytes, {k: v for k, v in read.items() if v is not None})
+
+    def _country(self, user: int) -> str:
+        return f"c{user % 500}" if self.country == "*" else "no"

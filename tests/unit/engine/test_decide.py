@@ -339,7 +339,8 @@ def test_records_that_do_not_follow_the_table_make_no_new_tables() -> None:
     spread_nike(model)
     model.deaf = frozenset({b"nike"})
     decision = model.turns(40)
-    assert decision.reason is Reason.HOLDING
+    assert decision.reason is Reason.PARTIAL_ADOPTION
+    assert verdicts(decision) == {b"nike": Reason.PARTIAL_ADOPTION}
     assert not [d.message for d in model.decisions if Reason.RESPREAD in events(d)]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hotkey_operator.engine import lag, rates
+from hotkey_operator.engine import ladder, lag, rates
 from hotkey_operator.engine.heavy import KeyLoad, key_loads
+from hotkey_operator.engine.ladder import Step
 from hotkey_operator.engine.memory import Memory
-from hotkey_operator.engine.pressure import HEAVY, stays_cool
+from hotkey_operator.engine.middling import MATTERS
+from hotkey_operator.engine.pressure import BALANCED, HEAVY, stays_cool
 from hotkey_operator.engine.rates import Rates
 from hotkey_operator.engine.situation import TURN_SECONDS, Situation
 from hotkey_sdk.routing.partitioner import partition_for
@@ -32,7 +34,38 @@ def watched(s: Situation) -> Memory:
             or (route.key in s.memory.cool_since and not _is_sampled(s, route))
         )
     ]
-    return replace(s.memory, cool_since={key: s.memory.cool_since.get(key, s.at) for key in cool})
+    return replace(
+        s.memory,
+        cool_since={key: s.memory.cool_since.get(key, s.at) for key in cool},
+        coarse_since={key: s.memory.coarse_since.get(key, s.at) for key in _too_fine(s)},
+    )
+
+
+def coarsened(s: Situation) -> list[tuple[Route, Step]]:
+    """The routes that have long needed no rung as fine as theirs, each with the one to go back to."""
+    since = s.memory.coarse_since
+    due = [route for route in s.table.routes if _is_due(s, route.key, since.get(route.key))]
+    steps = [(route, ladder.coarser(s, s.keys[route.key])) for route in due if route.key in s.keys]
+    return [(route, step) for route, step in steps if step is not None]
+
+
+def _too_fine(s: Situation) -> list[bytes]:
+    """The routed keys of which a coarser rung would do; what no sample tells of stays as it was."""
+    return [
+        route.key
+        for route in s.table.routes
+        if not s.is_settling(route.key)
+        and (
+            (route.key in s.keys and ladder.coarser(s, s.keys[route.key]) is not None)
+            or (route.key in s.memory.coarse_since and not _is_sampled(s, route))
+        )
+    ]
+
+
+def _is_due(s: Situation, key: bytes, since: float | None) -> bool:
+    """Whether a key has been cool for as long as it has to be."""
+    needed = max(s.release_seconds(key) - TURN_SECONDS, TURN_SECONDS)
+    return since is not None and s.at - since >= needed
 
 
 def merged_back(s: Situation) -> tuple[Route, ...]:
@@ -41,10 +74,7 @@ def merged_back(s: Situation) -> tuple[Route, ...]:
     if steady is None or s.spec.suspend or s.is_rate_limited():
         return ()
     since = s.memory.cool_since
-    needed = s.spec.release.for_seconds - TURN_SECONDS
-    due = [
-        route for route in s.table.routes if s.at - since.get(route.key, s.at) >= max(needed, TURN_SECONDS)
-    ]
+    due = [route for route in s.table.routes if _is_due(s, route.key, since.get(route.key))]
     loads, taken = list(steady), []
     for route in sorted(due, key=lambda route: (_load(s, route, steady).at_most, route.key)):
         if _is_cool(s, route, steady, loads):
@@ -56,18 +86,28 @@ def merged_back(s: Situation) -> tuple[Route, ...]:
 def _is_cool(s: Situation, route: Route, steady: Rates, loads: list[float]) -> bool:
     """Whether the home partition would stay under the release threshold, or the key is too small to matter.
 
-    Too small: under `release.ratio` of what makes a key heavy. On a stream whose every partition is over the
-    trigger, however evenly, no key would ever come home otherwise.
+    Too small: under `release.ratio` of what makes a key heavy, where it leaves its home in balance, or of
+    what makes it matter at all. On a stream whose every partition is over the trigger, however evenly, no
+    key would ever come home otherwise.
     """
     mean = sum(steady) / len(steady)
-    load = _load(s, route, steady)
-    if load.at_most <= s.spec.release.ratio * HEAVY * mean:
+    load, ratio = _load(s, route, steady), s.spec.release.ratio
+    balanced = (1 + ratio * (BALANCED - 1)) * mean
+    if load.at_most <= ratio * HEAVY * mean and _after(s, route, steady, loads) <= balanced:
+        return True
+    if load.at_most <= ratio * MATTERS * mean:
         return True
     after = _after(s, route, steady, loads)
     home, release = _home(s, route), s.spec.release
     if not lag.keeps_cool(s.memory.lags, s.spec.trigger, release, s.at, home, after):
         return False
     return stays_cool(s.spec, after, s.record_bytes(), mean)
+
+
+def at_home(s: Situation, route: Route) -> float | None:
+    """Records/s of the key's home partition if it came back now; None while nothing is measured."""
+    steady = _steady(s)
+    return None if steady is None else _after(s, route, steady, list(steady))
 
 
 def _after(s: Situation, route: Route, steady: Rates, loads: list[float]) -> float:

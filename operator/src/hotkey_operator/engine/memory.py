@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from hotkey_operator.engine import lag, sizes, tallies
+from hotkey_operator.engine import flapping, lag, sizes, tallies
 from hotkey_operator.engine.heavy import Attribution, Evidence, digest
 from hotkey_operator.engine.model import EndOffsets, KeyTally, Observation, Sampling, Sizes
 from hotkey_operator.engine.rates import History, extended
@@ -47,6 +47,8 @@ class Memory:
     evidence: Mapping[int, Evidence] = field(default_factory=dict)
     over_since: Mapping[int, float] = field(default_factory=dict)
     cool_since: Mapping[bytes, float] = field(default_factory=dict)
+    coarse_since: Mapping[bytes, float] = field(default_factory=dict)  # a coarser rung would do since then
+    flaps: Mapping[bytes, flapping.Flap] = field(default_factory=dict)
     table: Table | None = None
     previous: tuple[Table, ...] = ()
     changed_at: Mapping[bytes, float] = field(default_factory=dict)
@@ -121,6 +123,8 @@ def _table_seen(memory: Memory, observation: Observation) -> Memory:
         changed_at={**memory.changed_at, **dict.fromkeys(changed, at)},
         changes=(*changes, at) if changed else changes,
         cool_since={key: since for key, since in memory.cool_since.items() if key not in changed},
+        coarse_since={key: since for key, since in memory.coarse_since.items() if key not in changed},
+        flaps=flapping.seen(memory.flaps, memory.table, table, at),
     )
 
 

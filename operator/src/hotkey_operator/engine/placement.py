@@ -314,7 +314,7 @@ class _Placing:
     def _fitting(self, partition: int, limit: float) -> int:
         """How many light slots fit on a partition under `limit`."""
         room = limit - self._loads[partition]
-        if room >= self._light * self._count:
+        if self._light <= 0 or room >= self._light * self._count:
             return self._count
         return max(0, int(room / self._light + NOTHING))
 

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from hotkey_operator.engine import ladder
+from hotkey_operator.engine import ladder, middling
 from hotkey_operator.engine.background import believed
-from hotkey_operator.engine.cooling import merged_back
+from hotkey_operator.engine.cooling import coarsened, merged_back
+from hotkey_operator.engine.costs import accounted, is_whole
 from hotkey_operator.engine.guards import Stop, first_stop
 from hotkey_operator.engine.heavy import KeyLoad, weights
+from hotkey_operator.engine.ladder import Step
 from hotkey_operator.engine.model import Cost, Rejected
-from hotkey_operator.engine.placement import Ground, HotKey, Plan, plan
+from hotkey_operator.engine.placement import SLOT_LOAD, TARGET, Ground, HotKey, Plan, plan
+from hotkey_operator.engine.pressure import HEAVY
 from hotkey_operator.engine.rates import FAST_SECONDS, STEADY_SECONDS, SURELY
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.shards import record_keys
 from hotkey_operator.engine.situation import Situation
+from hotkey_operator.engine.spec import Ordering
 from hotkey_operator.engine.wording import count, heat, name, names, part_of, percent, spread
 from hotkey_sdk.routing.codec import TableError, encode
 from hotkey_sdk.routing.table import Route
 
 FOLLOWED = 0.7  # of the hottest partition's load must be what the table puts there
+STRAYED = 0.1  # of a hot partition's load: so much does not follow the table, and is told
 WORTH = 0.05  # of the hottest partition's load: a plan that gains less is not worth a change
 
 
@@ -47,6 +52,10 @@ class Outcome:
 
 def route(s: Situation) -> Outcome:
     """The outcome for the stream's routes: first what must change, then heat, then what has cooled."""
+    return accounted(s, _decided(s))
+
+
+def _decided(s: Situation) -> Outcome:
     why = None if s.spec.suspend else s.must_replan()
     if why is not None:
         return _replanned(s, why)
@@ -54,23 +63,64 @@ def route(s: Situation) -> Outcome:
     kept = tuple(route for route in s.table.routes if route not in merged)
     stop = first_stop(s)
     outcome = _spread(s, kept) if stop is None else Outcome(stop.reason, stop.message, kept)
+    if outcome.reason in (Reason.NO_DOMINANT_KEY, Reason.HOLDING):
+        outcome = _moved(s, kept) or outcome
+    if outcome.routes == kept and not merged:
+        outcome = _coarsened(s, kept) or outcome
     if not merged:
         return outcome
     if outcome.routes == kept:
         back = f"{names([route.key for route in merged])} cooled and went back to plain keys"
-        outcome = Outcome(Reason.MERGED_BACK, back, kept, outcome.refused)
-    return Outcome(outcome.reason, outcome.message, outcome.routes, outcome.refused, merged)
+        outcome = replace(outcome, reason=Reason.MERGED_BACK, message=back)
+    return replace(outcome, merged=merged)
+
+
+def _moved(s: Situation, kept: tuple[Route, ...]) -> Outcome | None:
+    """Where no key dominates: move the biggest, one shard each, if that alone is enough."""
+    if s.is_rate_limited() or s.spec.spread.ordering is Ordering.PER_KEY:
+        return None
+    found = middling.chosen(s, s.spec.limits.max_hot_keys - len(kept))
+    if not found:
+        return None
+    planned = _plan(s, [_whole(s, load) for load in found], kept)
+    routes = _sorted((*kept, *planned.routes))
+    keys = {load.key for load in found}
+    if planned.worst > middling.goal(s) or _within_size(s, routes, keys)[0] != routes:
+        return None
+    biggest = names([load.key for load in found])
+    what = f"its {count(len(found), 'biggest key is', 'biggest keys are')} moved as a whole: {biggest}"
+    return Outcome(Reason.SPREAD, f"{heat(s, s.long_hot[0])} and no key dominates; {what}", routes)
+
+
+def _coarsened(s: Situation, kept: tuple[Route, ...]) -> Outcome | None:
+    """Keys whose records need no rung as fine as theirs any more go back to a coarser one."""
+    due = [] if s.is_rate_limited() or s.spec.suspend else coarsened(s)
+    if not due:
+        return None
+    back = {route.key: step for route, step in due}
+    hot = [HotKey(key, s.keys[key].follows, step.by, None, None, step.values) for key, step in back.items()]
+    planned = _plan(s, hot, [route for route in kept if route.key not in back])
+    routes = _sorted((*(route for route in kept if route.key not in back), *planned.routes))
+    if (
+        planned.worst > max((TARGET + SLOT_LOAD) * s.mean, *s.loads)
+        or _within_size(s, routes, set())[0] is None
+    ):
+        return None
+    steps = [f"{name(key)} to {' and '.join(step.by)}" for key, step in sorted(back.items())]
+    message = f"values are small enough again for a coarser rung: {', '.join(steps[:3])}"
+    return Outcome(Reason.RESPREAD, message, routes)
 
 
 def _spread(s: Situation, kept: tuple[Route, ...]) -> Outcome:
     """Plan the heavy keys together with the routed ones, and take the plan if it is worth a change."""
-    moving = [each for each in kept if not s.is_settling(each.key) and each.key in s.keys]
+    waiting = {each.key for each in kept if s.is_settling(each.key) or s.is_being_adopted(each.key)}
+    moving = [each for each in kept if each.key not in waiting and each.key in s.keys]
     still = [each for each in kept if each not in moving]
     new, refused = _admitted(s, [load for load in s.heavy() if not s.is_settling(load.key)], len(kept))
     hot = [*new, *(_routed(s, each) for each in moving)]
     planned = _plan(s, hot, still)
-    routes = tuple(sorted((*still, *planned.routes), key=lambda each: each.key))
-    if planned.gain < WORTH or routes == kept or not (new or _is_sure(s, planned)):
+    routes = _sorted((*still, *planned.routes))
+    if routes == kept or not _is_worth_it(s, planned, new):
         return _nothing_gained(s, kept, new, refused)
     fitting, too_big = _within_size(s, routes, {each.key for each in new})
     refused |= too_big
@@ -89,7 +139,7 @@ def _admitted(s: Situation, heavy: Sequence[KeyLoad], routed: int) -> tuple[list
     refused: dict[bytes, Stop] = {}
     limit = s.spec.limits.max_hot_keys
     for load in heavy:
-        step = ladder.choose(s, load)
+        step = Step(()) if _stays_whole(s, load) else ladder.choose(s, load)
         if isinstance(step, Stop):
             refused[load.key] = step
         elif routed + len(admitted) >= limit:
@@ -98,18 +148,40 @@ def _admitted(s: Situation, heavy: Sequence[KeyLoad], routed: int) -> tuple[list
                 f"key {name(load.key)} is left plain: limits.maxHotKeys is {limit} and bigger keys have them",
             )
         else:
-            home = max(load.on, key=lambda p: (load.on[p], -p))
-            admitted.append(HotKey(load.key, load.total, step.by, None, home, step.values))
+            admitted.append(
+                _whole(s, load)
+                if _stays_whole(s, load)
+                else HotKey(load.key, load.follows, step.by, None, _seen_on(load), step.values)
+            )
     return admitted, refused
+
+
+def _seen_on(load: KeyLoad) -> int | None:
+    """The partition that carries most of a plain key."""
+    return max(load.on, key=lambda p: (load.on[p], -p), default=None)
+
+
+def _stays_whole(s: Situation, load: KeyLoad) -> bool:
+    """Whether a key was moved as a whole and is not big enough to be spread."""
+    route = s.table.route(load.key)
+    return route is not None and is_whole(route) and load.surely < HEAVY * s.mean
+
+
+def _whole(s: Situation, load: KeyLoad) -> HotKey:
+    route = s.table.route(load.key)
+    home = _seen_on(load) if route is None else None
+    return HotKey(load.key, load.follows, (), route, home, whole=True)
 
 
 def _routed(s: Situation, route: Route) -> HotKey:
     """A spread key to be placed again; a finer rung only where its own has become too coarse."""
     load = s.keys[route.key]
+    if _stays_whole(s, load):
+        return _whole(s, load)
     step = ladder.choose(s, load)
     if isinstance(step, Stop):
-        return HotKey(route.key, load.total, route.by, route)
-    return HotKey(route.key, load.total, step.by, route, None, step.values)
+        return HotKey(route.key, load.follows, route.by, route)
+    return HotKey(route.key, load.follows, step.by, route, None, step.values)
 
 
 def _plan(s: Situation, hot: Sequence[HotKey], still: Sequence[Route]) -> Plan:
@@ -137,10 +209,11 @@ def _apart(s: Situation, hot: Sequence[HotKey]) -> tuple[list[float], list[HotKe
     for key in hot:
         for partition, load in _carried(s, key).items():
             background[partition] -= load
-    homes = {key.home for key in hot if key.home is not None}
+    giants = [key for key in hot if key.home is not None and not key.whole]
+    homes = {key.home for key in giants if key.home is not None}
     by_key = {key.key: key for key in hot}
     for home in sorted(homes):
-        there = sorted((key for key in hot if key.home == home), key=lambda key: (key.load, key.key))
+        there = sorted((key for key in giants if key.home == home), key=lambda key: (key.load, key.key))
         error = math.hypot(*(s.keys[key.key].error for key in there))
         rest = believed(background, home, error, homes)
         biggest = there[-1]
@@ -150,14 +223,24 @@ def _apart(s: Situation, hot: Sequence[HotKey]) -> tuple[list[float], list[HotKe
 
 
 def _carried(s: Situation, hot: HotKey) -> dict[int, float]:
-    """What a key puts on each partition now: as sampled, and by its slots where nothing was sampled."""
+    """What a key puts on each partition now: as sampled, and by its slots where nothing was sampled.
+
+    What strays is none of it: it stays where it is whatever the table says, so it is background.
+    """
     load, route = s.keys[hot.key], s.table.route(hot.key)
-    carried = dict(load.on)
+    carried = {partition: on - load.stray.get(partition, 0.0) for partition, on in load.on.items()}
     sampled = s.memory.fresh_evidence(s.at)
     for partition, weight in (weights(route) if route else {}).items():
         if partition not in sampled and partition < s.topic.partitions:
-            carried[partition] = load.total * weight
+            carried[partition] = load.follows * weight
     return carried
+
+
+def _is_worth_it(s: Situation, planned: Plan, new: Sequence[HotKey]) -> bool:
+    """A key may be spread for the sum of what it takes off; planning again must relieve the hottest one."""
+    if new:
+        return planned.relief >= WORTH
+    return planned.gain >= WORTH and _is_sure(s, planned)
 
 
 def _is_sure(s: Situation, planned: Plan) -> bool:
@@ -181,11 +264,27 @@ def _nothing_gained(
     if new:
         gain = f"{heat(s, s.long_hot[0])}; spreading {names([each.key for each in new])} would gain nothing"
         return Outcome(Reason.BALANCED, gain, kept)
+    if any(s.is_being_adopted(each.key) for each in kept):
+        not_yet = f"{heat(s, s.long_hot[0])}; the last change is not yet followed by every producer"
+        return Outcome(Reason.SETTLING, not_yet, kept)
+    if (stray := _strayed(s, kept)) is not None:
+        return Outcome(Reason.PARTIAL_ADOPTION, stray, kept)
     if any(each.key in s.keys and s.keys[each.key].total > 0 for each in kept):
         holding = f"{heat(s, s.long_hot[0])}; the routes stand: other ones would not surely be better"
         return Outcome(Reason.HOLDING, holding, kept)
     no_key = f"{heat(s, s.long_hot[0])}, but no key of it is big enough to be worth a route"
     return Outcome(Reason.NO_DOMINANT_KEY, no_key, kept)
+
+
+def _strayed(s: Situation, kept: tuple[Route, ...]) -> str | None:
+    """What to tell where the hottest partition is hot for what does not follow the table."""
+    hottest = s.long_hot[0]
+    loads = [s.keys[each.key] for each in kept if each.key in s.keys]
+    load = max(loads, key=lambda load: (load.stray.get(hottest, 0.0), load.key), default=None)
+    if load is None or load.stray.get(hottest, 0.0) < STRAYED * s.loads[hottest]:
+        return None
+    part = f"{percent(1 - load.follows / load.total)} of key {name(load.key)} does not follow the table"
+    return f"{heat(s, hottest)}; {part}: it comes from producers without the SDK, or that do not reach Redis"
 
 
 def _replanned(s: Situation, why: str) -> Outcome:
@@ -217,11 +316,11 @@ def _again(s: Situation, hot: HotKey, repartitioned: bool) -> HotKey:
     """The key with what can be kept of its previous route: nothing where it is not allowed any more."""
     previous = s.table.route(hot.key)
     if repartitioned or previous is None or previous.by != hot.by:
-        return HotKey(hot.key, hot.load, hot.by, None, None, hot.values)
+        return replace(hot, previous=None, home=None)
     if len(previous.shards) > s.spec.limits.max_shards_per_key:
-        return HotKey(hot.key, hot.load, hot.by, None, None, hot.values)
+        return replace(hot, previous=None, home=None)
     kept = msgspec.structs.replace(previous, record_key=s.spec.spread.record_key)
-    return HotKey(hot.key, hot.load, hot.by, kept, None, hot.values)
+    return replace(hot, previous=kept, home=None)
 
 
 def _within_size(
@@ -244,6 +343,10 @@ def _within_size(
             routes = tuple(each for each in routes if each != last)
             why = f"key {name(last.key)} is left plain: {error}"
             dropped[last.key] = Stop(Reason.TOO_MANY_HOT_KEYS, why)
+
+
+def _sorted(routes: Iterable[Route]) -> tuple[Route, ...]:
+    return tuple(sorted(routes, key=lambda each: each.key))
 
 
 def _spread_message(s: Situation, new: Sequence[HotKey], routes: tuple[Route, ...]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hotkey_operator.engine import rates, sizes
+from hotkey_operator.engine.flapping import release_seconds
 from hotkey_operator.engine.heavy import KeyLoad, key_loads
 from hotkey_operator.engine.memory import CHANGED_SECONDS, MIXED_SECONDS, Memory
 from hotkey_operator.engine.model import Sizes, TopicFacts
@@ -15,6 +16,8 @@ from hotkey_operator.engine.spec import Ordering, PolicySpec
 from hotkey_sdk.routing.table import Route, Table
 
 SETTLE_SECONDS = 4.0  # clients poll once a second; two more turns show the effect in the rates
+ADOPTED_SECONDS = 12.0  # clients poll, samples reach ten seconds back: then who has not followed will not
+STRAY_AT_LEAST = 0.05  # of a routed key's load that does not follow: less is not worth a word
 TURN_SECONDS = 0.25  # by how much a turn may come early and still count as a second later
 
 
@@ -93,6 +96,28 @@ class Situation:
             and _measured_since(self.memory) < changed + MIXED_SECONDS
         )
 
+    def is_lately_changed(self, key: bytes) -> bool:
+        return within(self.at, self.memory.changed_at.get(key, float("-inf")), CHANGED_SECONDS)
+
+    def is_partly_adopted(self, key: bytes) -> bool:
+        """Whether some of a routed key surely does not follow its route."""
+        load = self.keys.get(key)
+        return load is not None and sum(load.stray.values()) >= STRAY_AT_LEAST * load.total > 0
+
+    def is_being_adopted(self, key: bytes) -> bool:
+        """Whether what does not follow the key's route may still be on its way to it."""
+        changed = self.memory.changed_at.get(key, float("-inf"))
+        return within(self.at, changed, ADOPTED_SECONDS) and self.is_partly_adopted(key)
+
+    def flaps(self, key: bytes) -> int:
+        """How often the key went back and forth lately."""
+        flap = self.memory.flaps.get(key)
+        return flap.still(self.at) if flap else 0
+
+    def release_seconds(self, key: bytes) -> float:
+        """How long the key must be cool before it goes back."""
+        return release_seconds(self.spec.release.for_seconds, self.memory.flaps.get(key), self.at)
+
     def heavy(self) -> list[KeyLoad]:
         """Plain keys on hot partitions that surely carry enough to be worth a route, the biggest first."""
         return [key for key in self._plain_on_hot() if key.surely >= HEAVY * self.mean]
@@ -123,6 +148,8 @@ class Situation:
         spread = self.spec.spread
         if spread.ordering is Ordering.PER_KEY or route.record_key is not spread.record_key:
             return False
+        if not route.by and len(route.shards) == 1:
+            return True  # it was moved, not spread: its order is kept
         return route.by in (spread.by or ((),))
 
     def is_rate_limited(self) -> bool:

@@ -173,7 +173,7 @@ def _routed(s: Situation, route: Route, outcome: Outcome) -> KeyVerdict:
         return _verdict(s, route.key, Reason.SETTLING, f"{text}; the change is not yet visible", route)
     if route.key in s.memory.cool_since:
         waited = s.at - s.memory.cool_since[route.key]
-        cool = f"{text}; cool for {waited:.0f} s of {s.spec.release.for_seconds:g} s"
+        cool = f"{text}; cool for {waited:.0f} s of {s.release_seconds(route.key):g} s"
         return _verdict(s, route.key, Reason.COOLING, cool, route)
     if (noted := outcome.noted.get(route.key)) is not None:
         return _verdict(s, route.key, noted.reason, f"{text}; {noted.message}", route)

@@ -125,6 +125,8 @@ def spread(route: Route) -> str:
     """`spread over 10 shards on 10 partitions; order per key is given up`."""
     partitions = {shard.partition for shard in route.shards}
     over = f"{count(len(route.shards), 'shard')} on {count(len(partitions), 'partition')}"
+    if len(route.shards) == 1 and not route.by:
+        return f"moved to partition {route.shards[0].partition}; order per key is kept"
     return f"spread over {over}; {order(route.by)}"
 
 
