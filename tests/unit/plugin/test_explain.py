@@ -66,6 +66,12 @@ def test_a_key_that_status_of_another_version_tells_of_is_explained_all_the_same
     assert {"Evidence:  <none>", "Cost:      <none>", "Rejected:  <none>", "Events:  <none>"} <= set(lines)
 
 
+def test_a_spread_key_whose_table_may_not_be_read_is_not_taken_for_a_plain_one() -> None:
+    (hidden,) = find(policies([policy_object(NIKE)], []), b"nike")
+    (line,) = [line for line in explanation(hidden, [], NOW) if line.startswith("Now:")]
+    assert line.endswith("spread over 3 shards by status, the table is not seen; order is kept per user_id")
+
+
 def test_a_key_that_the_table_alone_knows_shows_its_shards() -> None:
     lines = explanation(found(routes=(route(),)), [], NOW)
     assert "Decision:  status tells nothing of it yet: only the routing table knows it" in lines

@@ -75,7 +75,9 @@ def _place(found: Sequence[Found], options: Options) -> int:
 
 def _not_known(cluster: Cluster, options: Options, read: Sequence[Policy], key: bytes) -> int:
     where = _scope(cluster, options)
-    lines = [f"key {key_text(key) or '(empty)'} is not known in {where}: it is neither heavy nor spread"]
+    elsewhere = "" if options.everywhere else "; -A looks into all namespaces"
+    shown = key_text(key) or "(empty)"
+    lines = [f"key {shown} is not known in {where}: it is neither heavy nor spread{elsewhere}"]
     shard, near = whose_shard(read, key), nearest(read, key)
     if shard is not None:
         lines = [f"{shard}; explain that one"]
@@ -88,14 +90,15 @@ def _not_known(cluster: Cluster, options: Options, read: Sequence[Policy], key: 
 
 
 def _top(cluster: Cluster, options: Options) -> int:
-    if not options.watch:
-        return _print_top(cluster, options)
-    clear = _CLEAR if sys.stdout.isatty() and options.output == "text" else ""
-    while True:
-        print(clear, end="")
-        _tell_of_errors(lambda: _print_top(cluster, options))
+    clear = _CLEAR if options.watch and sys.stdout.isatty() and options.output == "text" else ""
+    print(clear, end="")
+    code = _print_top(cluster, options)
+    while options.watch:
         sys.stdout.flush()
         time.sleep(options.interval_seconds)
+        print(clear, end="")
+        _tell_of_errors(lambda: _print_top(cluster, options))
+    return code
 
 
 def _tell_of_errors(step: Callable[[], int]) -> None:

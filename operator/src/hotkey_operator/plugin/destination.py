@@ -66,7 +66,9 @@ def placed(found: Found, key: bytes, dimensions: Mapping[str, str], timestamp_ms
     """
     table, route = found.policy.table, found.route
     if table is None:
-        raise DimensionError(f"policy {found.policy.namespace}/{found.policy.name} has no routing table yet")
+        raise DimensionError(
+            f"policy {found.policy.namespace}/{found.policy.name} has no routing table to look at"
+        )
     if route is None:
         return Place(table.stream.topic, partition_for(key, table.partitions), key_text(key), {})
     values = _values(table, route, dimensions, timestamp_ms)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from hotkey_operator.engine.wording import evidence, name, price, spread
+from hotkey_operator.engine.wording import count, evidence, name, order, price, spread
 from hotkey_operator.plugin.columns import NONE, age, fields, percent, table
 from hotkey_operator.plugin.destination import pieces
 from hotkey_operator.plugin.policies import Found, Object, Policy
@@ -47,7 +47,7 @@ def _facts(found: Found, now: datetime) -> list[tuple[str, str]]:
         rate = f"{verdict.records_per_second:,.0f} records/s"
         share = f"{percent(verdict.share)} +- {percent(verdict.share_error)} of the topic"
         facts.append(("Carries", f"{rate}, {share}"))
-    facts.append(("Now", spread(found.route) if found.route is not None else _plain(found)))
+    facts.append(("Now", spread(found.route) if found.route is not None else _unrouted(found)))
     if known:
         facts += [("Decision", str(verdict.reason)), ("Why", verdict.message)]
         facts.append(("Since", _since(found.entry, now)))
@@ -65,7 +65,11 @@ def _table(policy: Policy) -> str:
     return f"epoch {policy.table.epoch}, {policy.table.partitions} partitions, {applied}"
 
 
-def _plain(found: Found) -> str:
+def _unrouted(found: Found) -> str:
+    """Where a key is that no readable table routes: by status, if that says more."""
+    shards, by = found.verdict.shards, found.verdict.by
+    if shards:
+        return f"spread over {count(shards, 'shard')} by status, the table is not seen; {order(by)}"
     return "a plain key" if found.policy.unreadable is None else "not known: its table cannot be read"
 
 
