@@ -103,7 +103,7 @@ def _row(system: System, trial: Trial, topic: Topic) -> Row:
         method=HOTKEY,
         by=trial.by,
         records=counts,
-        pairs=_pairs(trial, drawn, used),
+        pairs=pairs(trial, drawn, used),
         bound=bound(trial.mix, trial.partitions),
         adoption=adoption,
     )
@@ -192,19 +192,19 @@ def _drawn(trial: Trial) -> set[int]:
     return found
 
 
-def _pairs(trial: Trial, drawn: set[int], tables: tuple[Table, ...]) -> int:
+def pairs(trial: Trial, drawn: set[int], tables: tuple[Table, ...]) -> int:
     """(key, partition) pairs under the tables that were current: a key's home, or its route's shards."""
-    pairs: set[tuple[int, int]] = set()
+    found: set[tuple[int, int]] = set()
     for table in tables or (None,):
         routes = {route.key: route for route in table.routes} if table else {}
         for index in drawn:
             key = trial.mix.keys[index].encode()
             route = routes.get(key)
             if route is None:
-                pairs.add((index, partition_for(key, trial.partitions)))
+                found.add((index, partition_for(key, trial.partitions)))
             else:
-                pairs |= {(index, shard.partition) for shard in route.shards}
-    return len(pairs)
+                found |= {(index, shard.partition) for shard in route.shards}
+    return len(found)
 
 
 def bound(mix: Mix, partitions: int) -> float:
