@@ -258,6 +258,7 @@ class KeyVerdict:
     basis: Basis | None = None
     cost: Cost | None = None
     rejected: tuple[Rejected, ...] = ()
+    stray: float = 0.0  # the part of a routed key that does not follow its route, 0..1
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,7 @@ def _verdict(s: Situation, key: bytes, reason: Reason, message: str, route: Rout
         shards=len(route.shards) if route else 0,
         by=route.by if route else (),
         basis=_basis(s, load),
+        stray=1 - load.follows / load.total if load.total > 0 else 0.0,
     )
 
 
