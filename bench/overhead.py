@@ -1,4 +1,5 @@
-"""CPU per record of `hotkey_sdk.Producer` against `confluent_kafka.Producer`, on one broker in one process.
+"""CPU per record of `hotkey_sdk.Producer` against `confluent_kafka.Producer`, and the batches of each, on one
+broker in one process.
 
 Every round sends the same records in every way, in an order drawn anew; a way is compared with its peer of
 the same round only, so what else the machine does falls on both.
@@ -6,231 +7,194 @@ the same round only, so what else the machine does falls on both.
 
 from __future__ import annotations
 
-import itertools
+import json
 import random
+import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import confluent_kafka
 import msgspec
-import redis
 
-import hotkey_sdk
+from bench import senders
 from bench.figures import Cost, Ratio, ratio
-from bench.part import Run
+from bench.part import Goal, Run
+from bench.senders import SDK_PEERS, Record, Way, Ways
 from devstack import Stack
 from examples.demo.errors import DemoError
-from examples.demo.stream import Topic
-from examples.load.clicks import ClickMaker
-from examples.load.settings import LoadSettings
-from hotkey_sdk.routing import names
-from hotkey_sdk.routing.codec import encode
-from hotkey_sdk.routing.envelope import SigningKey, digest, seal
-from hotkey_sdk.routing.partitioner import partition_for
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table, shard_key
+from hotkey_sdk._producer import PATHS
 
-PARTITIONS = 12
-SLOTS = 64
-ROUTED_KEYS = 32  # in the table of the unrouted case: as many as limits.maxHotKeys allows by default
 POLL_EVERY = 500
-TABLE_SECONDS = 30.0
 FLUSH_SECONDS = 60.0
-HOT = "nike"
+COMPILED, PURE = "compiled", "pure"
 
-PLAIN_MANY, PLAIN_ONE = "plain, many keys", "plain, one key"
-EMPTY, UNROUTED = "empty table", "unrouted key"
-ROUTED, ROUTED_BY = "routed key, any slot", "routed key, by user_id"
+# Of the compiled path against the original, by the thread that calls produce().
+GOALS = {senders.EMPTY: 1.00, senders.UNROUTED: 1.07, senders.ROUTED: 1.12, senders.ROUTED_BY: 1.3}
 
 # Each way to send, and the way that sends the same records without hotkey.
-PEERS = {EMPTY: PLAIN_MANY, UNROUTED: PLAIN_MANY, ROUTED: PLAIN_ONE, ROUTED_BY: PLAIN_ONE}
+PEERS = {
+    **{f"{name} ({path})": peer for path in (COMPILED, PURE) for name, peer in SDK_PEERS.items()},
+    senders.SALTED: senders.PLAIN_ONE,
+}
+
+BATCH_SECONDS = 2.0
+PACES = (5_000, 50_000)  # records of the hot key per second
+SPOKEN_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is sent, made before anything is measured."""
+class Batch(msgspec.Struct, frozen=True):
+    """What one way put on the wire at a pace: means over its batches, which are of one partition each."""
 
-    key: str
-    value: bytes
-    dimensions: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One way to send: `send(record)` on `client` hands one record over."""
-
-    name: str
-    client: confluent_kafka.Producer
-    send: Callable[[Record], None]
-    records: tuple[Record, ...]
+    way: str
+    records_per_second: int
+    batches: int
+    records: float
+    size_bytes: float
 
 
 class Overhead(msgspec.Struct, frozen=True):
-    """All costs, one list a round."""
+    """All costs, one list a round, and the batches."""
 
     rounds: list[list[Cost]]
+    batches: list[Batch] = []
 
     def ratios(self) -> list[Ratio]:
-        """Each case against its peer."""
-        return [ratio(case, peer, self.rounds) for case, peer in PEERS.items()]
+        """Each way that was measured against its peer."""
+        there = {cost.case for costs in self.rounds for cost in costs}
+        return [ratio(way, peer, self.rounds) for way, peer in PEERS.items() if way in there]
 
 
 def measure(run: Run) -> Overhead:
-    """All rounds, with each shown as it is done."""
+    """All rounds, with each shown as it is done; then the batches."""
     rounds = []
-    for costs in _rounds(run.root, run.rounds, run.records, run.seed):
-        rounds.append(costs)
-        shown = ", ".join(f"{cost.case} {cost.process:.2f}" for cost in costs)
-        run.say(f"round {len(rounds)} of {run.rounds}, CPU us per record: {shown}")
-    return Overhead(rounds)
+    with Stack(run.root, kubernetes=False) as stack:
+        ways = Ways(stack, "cost")
+        made = [*ways.original(), *(way for path in PATHS for way in ways.sdk(path.name))]
+        if COMPILED not in (path.name for path in PATHS):
+            run.say("hotkey_sdk._fast is not built: only the pure path is measured")
+        for costs in _rounds(made, run.rounds, run.records, run.seed):
+            rounds.append(costs)
+            shown = ", ".join(f"{cost.case} {cost.thread:.2f}" for cost in costs)
+            run.say(f"round {len(rounds)} of {run.rounds}, CPU us per record: {shown}")
+        batches = list(_batches(stack, 0.2 if run.quick else BATCH_SECONDS))
+    return Overhead(rounds, batches)
 
 
 def section(result: Overhead) -> str:
-    """The ratios of each case."""
+    """The ratios of each way, and its batches."""
     rows = [
-        f"| {r.case} | {r.peer} | {_range(r.thread, r.thread_low, r.thread_high)} | "
-        f"{_range(r.process, r.process_low, r.process_high)} | "
+        f"| {r.case} | {r.peer} | {_middle(result, r.case, r.peer, 'thread')} | "
+        f"{_middle(result, r.case, r.peer, 'process')} | "
         f"{r.thread_microseconds:.2f} | {r.process_microseconds:.2f} |"
         for r in result.ratios()
     ]
-    return "\n".join(
-        [
-            "## CPU per record\n",
-            "`hotkey_sdk.Producer` against `confluent_kafka.Producer` in "
-            f"{len(result.rounds)} paired rounds: median (range) of the ratios.\n",
-            "| SDK | peer | `produce()` thread | whole process | us thread | us process |",
-            "|---|---|---|---|---|---|",
-            *rows,
-        ]
-    )
+    text = [
+        "## CPU per record\n",
+        f"Against `confluent_kafka.Producer` in {len(result.rounds)} paired rounds: median of the ratios, "
+        "and the range of their middle half. *Compiled*: `hotkey_sdk.Producer` with its extension; *pure*: "
+        "without. docs/sdk-performance.md says what is measured.\n",
+        "| way | peer | `produce()` thread | whole process | us thread | us process |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+    if result.batches:
+        text += ["\n### Batches on the wire\n", *_batch_table(result.batches)]
+    return "\n".join(text)
 
 
-def _range(median: float, low: float, high: float) -> str:
-    return f"{median:.2f} ({low:.2f}-{high:.2f})"
+def goals(result: Overhead) -> Sequence[Goal]:
+    """CPU of the thread that calls produce(), to the second decimal."""
+    found = {each.case: each.thread for each in result.ratios()}
+    return [
+        Goal(f"CPU of {name} against the original", round(found[way], 2), most, "times")
+        for name, most in GOALS.items()
+        if (way := f"{name} ({COMPILED})") in found
+    ]
 
 
-def _rounds(root: Path, rounds: int, records: int, seed: int) -> Iterator[list[Cost]]:
-    """One list of costs a round, on a stack of its own under `root`; `records` are sent in each case."""
-    with Stack(root, kubernetes=False) as stack:
-        cases = _cases(stack, records)
-        order = random.Random(seed)
-        for case in cases:  # connections, topics' metadata and code are warm before the first round
-            _cost(case)
-        for _ in range(rounds):
-            yield [_cost(case) for case in order.sample(cases, len(cases))]
-        for case in cases:
-            case.client.close()
+def _middle(result: Overhead, way: str, peer: str, figure: str) -> str:
+    """The median of the paired ratios and their quartiles."""
+    pairs = [{cost.case: getattr(cost, figure) for cost in costs} for costs in result.rounds]
+    ratios = [costs[way] / costs[peer] for costs in pairs]
+    low, median, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return f"{median:.3f} ({low:.2f}-{high:.2f})"
 
 
-def _cost(case: Case) -> Cost:
+def _batch_table(batches: Sequence[Batch]) -> list[str]:
+    shown = [
+        f"| {each.way} | {each.records_per_second:,} | {each.records:.1f} | {each.size_bytes / 1000:.1f} | "
+        f"{each.batches:,} |"
+        for each in batches
+    ]
+    columns = "| way | records/s of the key | records per batch | kB per batch | batches |"
+    return [columns, "|---|---|---|---|---|", *shown]
+
+
+def _rounds(ways: Sequence[Way], rounds: int, count: int, seed: int) -> Iterator[list[Cost]]:
+    order = random.Random(seed)
+    of = {many: senders.records(count, many) for many in (True, False)}
+    for way in ways:  # connections, topics' metadata and code are warm before the first round
+        _cost(way, of[way.many])
+    for _ in range(rounds):
+        yield [_cost(way, of[way.many]) for way in order.sample(ways, len(ways))]
+    for way in ways:
+        way.client.close()
+
+
+def _cost(way: Way, records: Sequence[Record]) -> Cost:
+    new = senders.as_new(records)
+    parts = [new[at : at + POLL_EVERY] for at in range(0, len(new), POLL_EVERY)]
+    send, client, topic, poll = way.send, way.client, way.topic, way.client.poll
     thread, process = time.thread_time(), time.process_time()
-    send, poll = case.send, case.client.poll
-    for number, record in enumerate(case.records):
-        send(record)
-        if number % POLL_EVERY == 0:
-            poll(0)
+    for part in parts:
+        send(client, topic, part)
+        poll(0)
     thread = time.thread_time() - thread
-    if left := case.client.flush(FLUSH_SECONDS):
-        raise DemoError(f"{case.name}: {left} records were not answered within {FLUSH_SECONDS:.0f} s")
+    _flush(way.name, client)
     process = time.process_time() - process
-    count = len(case.records)
-    return Cost(case.name, thread * 1e6 / count, process * 1e6 / count)
+    return Cost(way.name, thread * 1e6 / len(records), process * 1e6 / len(records))
 
 
-def _cases(stack: Stack, records: int) -> list[Case]:
-    many, one = tuple(_records(records, hot_share=0.0)), tuple(_records(records, hot_share=1.0))
-    key = SigningKey.generate()
-    by_user = Dimension("user_id")
-    others = tuple(_route(UNROUTED_TOPIC, f"hot{n}".encode(), ()) for n in range(ROUTED_KEYS))
-    tables = {
-        EMPTY: (EMPTY_TOPIC, ()),
-        UNROUTED: (UNROUTED_TOPIC, others),
-        ROUTED: (ROUTED_TOPIC, (_route(ROUTED_TOPIC, HOT.encode(), ()),)),
-        ROUTED_BY: (ROUTED_BY_TOPIC, (_route(ROUTED_BY_TOPIC, HOT.encode(), ("user_id",)),)),
-    }
-    cases = [_plain(stack, PLAIN_MANY, many), _plain(stack, PLAIN_ONE, one)]
-    for name, (topic, routes) in tables.items():
-        Topic(stack.kafka.bootstrap, topic, PARTITIONS).create()
-        stream = Stream(stack.kafka.cluster_id, topic)
-        table = Table(stream, PARTITIONS, 1, 42, (topic,), dimensions=(by_user,), routes=routes)
-        _publish(stack.redis.url, table, key)
-        cases.append(_routing(stack, name, topic, key, one if PEERS[name] == PLAIN_ONE else many))
-    return cases
+def _flush(name: str, client: confluent_kafka.Producer) -> None:
+    if left := client.flush(FLUSH_SECONDS):
+        raise DemoError(f"{name}: {left} records were not answered within {FLUSH_SECONDS:.0f} s")
 
 
-EMPTY_TOPIC, UNROUTED_TOPIC, ROUTED_TOPIC, ROUTED_BY_TOPIC = "empty", "unrouted", "routed", "routed-by"
+def _batches(stack: Stack, seconds: float) -> Iterator[Batch]:
+    """librdkafka's own count of its batches, for ways that send one hot key at a pace."""
+    said: list[str] = []
+    ways = Ways(stack, "batches", **{"statistics.interval.ms": 100, "stats_cb": said.append})
+    path = PATHS.in_use.name
+    for way in (*ways.original()[1:], *ways.sdk(path, (senders.ROUTED, senders.ROUTED_BY))):
+        for pace in PACES:
+            said.clear()
+            count = int(pace * seconds)
+            _send_paced(way, senders.records(count, many=False), pace)
+            yield _batch(way, pace, count, said)
+        way.client.close()
 
 
-def _records(count: int, hot_share: float) -> Iterator[Record]:
-    settings = LoadSettings(bootstrap="", topic="", run="bench", hot_key=HOT, hot_share=hot_share)
-    maker = ClickMaker(settings, producer=0)
-    for number in range(count):
-        click = maker.draw(number, at=1_790_000_000_000 + number)
-        value = (
-            f'{{"event_id":"{click.event_id}","advertiser_id":"{click.advertiser_id}","ad_id":"{click.ad_id}",'
-            f'"user_id":"{click.user_id}","click_time":{click.click_time}}}'
-        )
-        yield Record(click.advertiser_id, value.encode(), {"user_id": click.user_id})
+def _send_paced(way: Way, records: Sequence[Record], pace: int) -> None:
+    """A few records every millisecond, as a service sends them."""
+    began, sent = time.monotonic(), 0
+    while sent < len(records):
+        due = min(len(records), int((time.monotonic() - began) * pace) + 1)
+        way.send(way.client, way.topic, records[sent:due])
+        sent = due
+        way.client.poll(0.001)
+    _flush(way.name, way.client)
 
 
-def _config(stack: Stack) -> dict[str, Any]:
-    """What both sides are given, so that the SDK's own defaults make no difference."""
-    return {
-        "bootstrap.servers": stack.kafka.bootstrap,
-        "partitioner": "murmur2_random",
-        "enable.idempotence": True,
-        "acks": "all",
-        "linger.ms": 5,
-        "compression.type": "lz4",
-        "queue.buffering.max.messages": 1_000_000,
-        "log_level": 0,
-    }
-
-
-def _plain(stack: Stack, name: str, records: tuple[Record, ...]) -> Case:
-    topic = name.replace(", ", "-").replace(" ", "-")
-    Topic(stack.kafka.bootstrap, topic, PARTITIONS).create()
-    client = confluent_kafka.Producer(_config(stack))
-
-    def send(record: Record) -> None:
-        client.produce(topic, record.value, record.key)
-
-    return Case(name, client, send, records)
-
-
-def _routing(stack: Stack, name: str, topic: str, key: SigningKey, records: tuple[Record, ...]) -> Case:
-    settings = {"hotkey.redis.url": stack.redis.url, "hotkey.public.keys": key.public_line}
-    client = hotkey_sdk.Producer({**_config(stack), **settings, "hotkey.topics": topic})
-    deadline = time.monotonic() + TABLE_SECONDS
-    while not any(table.epoch for table in client.hotkey.stats().source.tables):
-        client.poll(0.05)
+def _batch(way: Way, pace: int, count: int, said: list[str]) -> Batch:
+    """The statistics once they tell of every record that was sent."""
+    deadline = time.monotonic() + SPOKEN_SECONDS
+    while True:
+        topics = [json.loads(text)["topics"].get(way.topic, {}) for text in said]
+        numbers, sizes = ([topic.get(name, {}) for topic in topics] for name in ("batchcnt", "batchsize"))
+        records, batches = (sum(each.get(what, 0) for each in numbers) for what in ("sum", "cnt"))
+        if records >= count:
+            size = sum(each.get("sum", 0) for each in sizes)
+            return Batch(way.name, pace, batches, records / batches, size / batches)
         if time.monotonic() > deadline:
-            raise DemoError(f"{name}: no table within {TABLE_SECONDS:.0f} s: {client.hotkey.stats().source}")
-
-    def send(record: Record) -> None:
-        client.produce(topic, record.value, record.key, dimensions=record.dimensions)
-
-    return Case(name, client, send, records)
-
-
-def _route(topic: str, key: bytes, by: tuple[str, ...]) -> Route:
-    """One shard on every partition, as a plan for a key that makes nearly all of the load has it."""
-    shards = []
-    for partition in range(PARTITIONS):
-        ids = (n for n in itertools.count() if partition_for(shard_key(key, n), PARTITIONS) == partition)
-        shards.append(Shard(next(ids), partition))
-    slots = tuple(number % PARTITIONS for number in range(SLOTS))
-    return Route(key, topic, by, RecordKey.COMPOSITE, tuple(shards), slots)
-
-
-def _publish(redis_url: str, table: Table, key: SigningKey) -> None:
-    envelope = seal(encode(table), key)
-    fields: dict[str, str | bytes] = {
-        names.TABLE_EPOCH: str(table.epoch),
-        names.TABLE_DIGEST: digest(envelope),
-        names.TABLE_ENVELOPE: envelope,
-    }
-    with redis.Redis.from_url(redis_url) as client:
-        client.hset(names.table_key(table.stream), mapping=fields)
+            raise DemoError(f"{way.name}: the statistics tell of {records} records, {count} were sent")
+        way.client.poll(0.1)

@@ -12,6 +12,7 @@ from pathlib import Path
 import confluent_kafka
 
 from hotkey_sdk import __version__
+from hotkey_sdk._producer import PATHS
 from hotkey_sdk._selftest import KEYS, SelfTestError, disagreements, librdkafka_places
 from hotkey_sdk._store import RedisStore, StoreUnavailableError
 from hotkey_sdk.routing import names
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check() -> int:
     version = confluent_kafka.libversion()[0]
     print(f"hotkey_sdk {__version__}, confluent-kafka {confluent_kafka.__version__}, librdkafka {version}")
+    print(f"path of a record: {PATHS.in_use.name}")
     try:
         partitions, places = librdkafka_places(KEYS)
     except (SelfTestError, confluent_kafka.KafkaException) as error:

@@ -10,7 +10,7 @@ import inspect
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MethodDescriptorType, ModuleType
 from typing import Any
 
@@ -72,6 +72,14 @@ class CompiledPath(Path):
             None if clock is time.monotonic else clock,
         )
         return lane
+
+    def lanes(self, lanes: Mapping[bytes | str, Lane]) -> Lanes:
+        """The lanes of one topic. A key of text is found by its bytes, under which it always stands too."""
+        return Lanes(lanes, self._fast.Keys({key: lane for key, lane in lanes.items() if type(key) is bytes}))
+
+    def recent(self) -> Any:
+        """What a producer remembers of the topics it has written to last."""
+        return self._fast.Recent()
 
 
 def produce_of(

@@ -666,6 +666,204 @@ static PyTypeObject StickyLaneType = {
     .tp_methods = sticky_methods,
 };
 
+/* ------------------------------------------------------------------ Keys: a topic's lanes by record key */
+
+typedef struct {
+    uint64_t hash;
+    PyObject *key;  /* bytes */
+    PyObject *lane; /* NULL: the place is free */
+} Entry;
+
+/* Text is looked up by its UTF-8, so that a record's key is hashed once, and quicker than by a dict. */
+typedef struct {
+    PyObject_HEAD
+    Entry *entries;
+    uint64_t mask;
+} Keys;
+
+static Entry *
+entry_of(Keys *keys, uint64_t hash, const char *data, Py_ssize_t size)
+{
+    uint64_t at = hash & keys->mask;
+    for (;; at = (at + 1) & keys->mask) {
+        Entry *entry = &keys->entries[at];
+        if (entry->lane == NULL
+            || (entry->hash == hash && PyBytes_GET_SIZE(entry->key) == size
+                && memcmp(PyBytes_AS_STRING(entry->key), data, (size_t)size) == 0)) {
+            return entry;
+        }
+    }
+}
+
+/* The lane, borrowed, or NULL; UNKNOWN for a key that Python looks up. Runs nothing but C. */
+static Choice
+keys_find(Keys *keys, PyObject *key, PyObject **lane)
+{
+    const char *data;
+    Py_ssize_t size;
+    if (PyUnicode_CheckExact(key)) {
+        data = PyUnicode_AsUTF8AndSize(key, &size);
+        if (data == NULL) { /* half a character */
+            PyErr_Clear();
+            return UNKNOWN;
+        }
+    }
+    else if (PyBytes_CheckExact(key)) {
+        data = PyBytes_AS_STRING(key);
+        size = PyBytes_GET_SIZE(key);
+    }
+    else {
+        return UNKNOWN;
+    }
+    *lane = entry_of(keys, xxh64((const unsigned char *)data, (size_t)size, 0), data, size)->lane;
+    return CHOSEN;
+}
+
+static PyObject *
+keys_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
+{
+    PyObject *lanes, *key, *lane;
+    if (!PyArg_ParseTuple(args, "O!:Keys", &PyDict_Type, &lanes)) {
+        return NULL;
+    }
+    size_t places = 2;
+    while (places < 2 * (size_t)PyDict_GET_SIZE(lanes)) { /* at least half of them stay free */
+        places *= 2;
+    }
+    Keys *self = (Keys *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->mask = places - 1;
+    self->entries = PyMem_Calloc(places, sizeof(Entry));
+    if (self->entries == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    for (Py_ssize_t at = 0; PyDict_Next(lanes, &at, &key, &lane);) {
+        if (!PyBytes_CheckExact(key)) {
+            PyErr_Format(PyExc_TypeError, "a key is %R, expected bytes", key);
+            Py_DECREF(self);
+            return NULL;
+        }
+        const char *data = PyBytes_AS_STRING(key);
+        Py_ssize_t size = PyBytes_GET_SIZE(key);
+        uint64_t hash = xxh64((const unsigned char *)data, (size_t)size, 0);
+        Entry *entry = entry_of(self, hash, data, size);
+        entry->hash = hash;
+        entry->key = Py_NewRef(key);
+        entry->lane = Py_NewRef(lane);
+    }
+    return (PyObject *)self;
+}
+
+static int
+keys_traverse(Keys *self, visitproc visit, void *arg)
+{
+    for (uint64_t at = 0; self->entries != NULL && at <= self->mask; at++) {
+        Py_VISIT(self->entries[at].lane);
+    }
+    return 0;
+}
+
+static void
+keys_dealloc(Keys *self)
+{
+    PyObject_GC_UnTrack(self);
+    for (uint64_t at = 0; self->entries != NULL && at <= self->mask; at++) {
+        Py_CLEAR(self->entries[at].key);
+        Py_CLEAR(self->entries[at].lane);
+    }
+    PyMem_Free(self->entries);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyTypeObject KeysType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "hotkey_sdk._fast.Keys",
+    .tp_doc = "A topic's lanes by record key.",
+    .tp_basicsize = sizeof(Keys),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = keys_new,
+    .tp_dealloc = (destructor)keys_dealloc,
+    .tp_traverse = (traverseproc)keys_traverse,
+};
+
+/* ------------------------------------------------------------------ Recent: the topics written to last */
+
+#define RECENT 4
+
+/* What the dict of topics said of a topic's text object. Whoever changes the dict calls clear(). */
+typedef struct {
+    PyObject_HEAD
+    struct {
+        PyObject *topic;
+        Keys *keys; /* NULL: nothing of it is routed */
+    } entries[RECENT];
+} Recent;
+
+static inline unsigned
+recent_at(PyObject *topic)
+{
+    return (unsigned)((uintptr_t)topic >> 5) % RECENT;
+}
+
+static void
+recent_set(Recent *self, unsigned at, PyObject *topic, PyObject *keys)
+{
+    PyObject *old_topic = self->entries[at].topic, *old_keys = (PyObject *)self->entries[at].keys;
+    self->entries[at].topic = Py_XNewRef(topic);
+    self->entries[at].keys = (Keys *)Py_XNewRef(keys);
+    Py_XDECREF(old_topic);
+    Py_XDECREF(old_keys);
+}
+
+static PyObject *
+recent_clear(Recent *self, PyObject *Py_UNUSED(nothing))
+{
+    for (unsigned at = 0; at < RECENT; at++) {
+        recent_set(self, at, NULL, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+recent_traverse(Recent *self, visitproc visit, void *arg)
+{
+    for (unsigned at = 0; at < RECENT; at++) {
+        Py_VISIT(self->entries[at].keys);
+    }
+    return 0;
+}
+
+static void
+recent_dealloc(Recent *self)
+{
+    PyObject_GC_UnTrack(self);
+    for (unsigned at = 0; at < RECENT; at++) {
+        recent_set(self, at, NULL, NULL);
+    }
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMethodDef recent_methods[] = {
+    {"clear", (PyCFunction)(void (*)(void))recent_clear, METH_NOARGS,
+     "clear($self, /)\n--\n\nForget: the dict of topics has changed."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject RecentType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "hotkey_sdk._fast.Recent",
+    .tp_doc = "The topics that a producer has written to last.",
+    .tp_basicsize = sizeof(Recent),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_dealloc = (destructor)recent_dealloc,
+    .tp_traverse = (traverseproc)recent_traverse,
+    .tp_methods = recent_methods,
+};
+
 /* ------------------------------------------------------------------ produce */
 
 enum { TOPIC, VALUE, KEY, PARTITION, CALLBACK, ON_DELIVERY, TIMESTAMP, HEADERS, DIMENSIONS, PARAMETERS };
@@ -680,7 +878,8 @@ static struct {
     PyObject *is_gone;
     PyObject *kafka_error;
     PyTypeObject *lanes_type;
-    Py_ssize_t by_topic, text, raw; /* offsets of slots */
+    Py_ssize_t by_topic, recent, keys; /* offsets of slots */
+    PyObject *spare[PARAMETERS];       /* by length, tuples that no one else holds */
     PyObject *doc;
 } bound;
 
@@ -690,80 +889,125 @@ slot_at(PyObject *object, Py_ssize_t offset)
     return *(PyObject **)((char *)object + offset);
 }
 
-/* The arguments in their places, borrowed; 0: the call is wrong, and Python says so. */
+/* The arguments of one call, borrowed; `last`: of those that the original knows. */
+typedef struct {
+    PyObject *at[PARAMETERS];
+    Py_ssize_t last;
+} Given;
+
+/* 0: the call is wrong, or its names are not interned; Python sees to it. */
 static int
-arrange(PyObject **given, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+arrange_named(Given *given, PyObject *const *values, PyObject *names)
+{
+    for (Py_ssize_t index = 0; index < PyTuple_GET_SIZE(names); index++) {
+        PyObject *name = PyTuple_GET_ITEM(names, index);
+        int at = PARAMETERS - 1;
+        while (at >= 0 && name != bound.names[at]) {
+            at--;
+        }
+        if (at < 0 || given->at[at] != NULL) {
+            return 0;
+        }
+        given->at[at] = values[index];
+        if (at > given->last && at < DIMENSIONS) {
+            given->last = at;
+        }
+    }
+    for (Py_ssize_t at = VALUE; at < given->last; at++) {
+        if (given->at[at] == NULL) {
+            given->at[at] = bound.defaults[at];
+        }
+    }
+    return given->at[TOPIC] != NULL;
+}
+
+static inline int
+arrange(Given *given, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     if (count > PARAMETERS) {
         return 0;
     }
-    memcpy(given, args, (size_t)count * sizeof *given);
-    memset(given + count, 0, (size_t)(PARAMETERS - count) * sizeof *given);
-    Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
-    for (Py_ssize_t index = 0; index < named; index++) {
-        PyObject *name = PyTuple_GET_ITEM(keywords, index);
-        int at = PARAMETERS - 1; /* names of keywords are interned; others are left to Python */
-        while (at >= 0 && name != bound.names[at]) {
-            at--;
-        }
-        if (at < 0 || given[at] != NULL) {
-            return 0;
-        }
-        given[at] = args[count + index];
+    for (Py_ssize_t at = 0; at < PARAMETERS; at++) {
+        given->at[at] = at < count ? args[at] : NULL;
     }
-    return given[TOPIC] != NULL;
+    given->last = count > DIMENSIONS ? HEADERS : count - 1;
+    return names == NULL ? count > 0 : arrange_named(given, args + count, names);
 }
 
 static PyObject *
 call_original(PyObject *self, PyObject *arguments)
 {
-    PyObject *result;
-    if (arguments == NULL) {
-        return NULL;
-    }
     if (bound.function != NULL) {
-        result = bound.function(self, arguments, NULL);
+        return bound.function(self, arguments, NULL);
     }
-    else {
-        PyObject *all[1 + PARAMETERS] = {self};
-        Py_ssize_t count = PyTuple_GET_SIZE(arguments);
-        memcpy(all + 1, &PyTuple_GET_ITEM(arguments, 0), (size_t)count * sizeof *all);
-        result = PyObject_Vectorcall(bound.original, all, (size_t)count + 1, NULL);
-    }
-    Py_DECREF(arguments);
-    return result;
+    PyObject *all[1 + PARAMETERS] = {self};
+    Py_ssize_t count = PyTuple_GET_SIZE(arguments);
+    memcpy(all + 1, &PyTuple_GET_ITEM(arguments, 0), (size_t)count * sizeof *all);
+    return PyObject_Vectorcall(bound.original, all, (size_t)count + 1, NULL);
 }
 
-/* The original's arguments by position, and no more than were given: it parses those quickest. */
+/* A tuple of so many places, all empty; unknown to the collector, which must not show it as it is. */
 static PyObject *
-in_line(PyObject **given)
+taken(Py_ssize_t size)
 {
-    PyObject *line[DIMENSIONS];
-    Py_ssize_t count = 1;
-    memcpy(line, given, sizeof line);
-    if (line[CALLBACK] == NULL || line[CALLBACK] == Py_None) {
-        line[CALLBACK] = line[ON_DELIVERY];
+    PyObject *arguments = bound.spare[size];
+    if (arguments != NULL) {
+        bound.spare[size] = NULL;
+        return arguments;
     }
-    line[ON_DELIVERY] = NULL; /* there a None for one of the two hides the other */
-    for (Py_ssize_t at = 0; at < DIMENSIONS; at++) {
-        if (line[at] != NULL) {
-            count = at + 1;
-        }
-        else {
-            line[at] = bound.defaults[at];
-        }
-    }
-    PyObject *arguments = PyTuple_New(count);
-    for (Py_ssize_t at = 0; arguments != NULL && at < count; at++) {
-        PyTuple_SET_ITEM(arguments, at, Py_NewRef(line[at]));
+    arguments = PyTuple_New(size);
+    if (arguments != NULL) {
+        PyObject_GC_UnTrack(arguments);
     }
     return arguments;
 }
 
-static inline PyObject *
-hand_on(PyObject *self, PyObject **given)
+/* For the next call, unless the original has kept it. */
+static void
+give_back(PyObject *arguments)
 {
-    return call_original(self, in_line(given));
+    Py_ssize_t size = PyTuple_GET_SIZE(arguments);
+    if (Py_REFCNT(arguments) != 1) {
+        PyObject_GC_Track(arguments);
+        Py_DECREF(arguments);
+        return;
+    }
+    for (Py_ssize_t at = 0; at < size; at++) {
+        PyObject *item = PyTuple_GET_ITEM(arguments, at);
+        PyTuple_SET_ITEM(arguments, at, NULL);
+        Py_DECREF(item); /* may run what produces again, with another tuple */
+    }
+    if (bound.spare[size] == NULL) {
+        bound.spare[size] = arguments;
+    }
+    else {
+        Py_DECREF(arguments);
+    }
+}
+
+/* By position, and no more than were given: the original parses that quickest. */
+static PyObject *
+hand_on(PyObject *self, const Given *given)
+{
+    Py_ssize_t last = given->last;
+    PyObject *callback = given->at[CALLBACK];
+    if (last >= ON_DELIVERY && (callback == NULL || callback == Py_None)) {
+        callback = given->at[ON_DELIVERY];
+    }
+    PyObject *arguments = taken(last + 1);
+    if (arguments == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t at = 0; at <= last; at++) {
+        PyTuple_SET_ITEM(arguments, at, Py_NewRef(given->at[at]));
+    }
+    if (last >= ON_DELIVERY) { /* there a None for one of the two hides the other */
+        Py_SETREF(PyTuple_GET_ITEM(arguments, CALLBACK), Py_NewRef(callback));
+        Py_SETREF(PyTuple_GET_ITEM(arguments, ON_DELIVERY), Py_NewRef(Py_None));
+    }
+    PyObject *result = call_original(self, arguments);
+    give_back(arguments);
+    return result;
 }
 
 /* 1: what was raised says that the shard's partition or topic is gone, and is forgotten. */
@@ -791,17 +1035,19 @@ is_gone(void)
 }
 
 static PyObject *
-send_to(PyObject *self, PyObject **given, Place *place, Counts *counts)
+send_to(PyObject *self, const Given *given, const Place *place, Counts *counts)
 {
-    PyObject *routed[PARAMETERS];
-    memcpy(routed, given, sizeof routed);
-    routed[TOPIC] = place->topic;
-    routed[PARTITION] = place->partition;
+    Given routed = *given;
+    routed.at[TOPIC] = place->topic;
+    routed.at[PARTITION] = place->partition;
     if (place->key != NULL) {
-        routed[KEY] = place->key;
+        routed.at[KEY] = place->key;
+    }
+    if (routed.last < PARTITION) {
+        routed.last = PARTITION;
     }
     counts->routed++;
-    PyObject *result = hand_on(self, routed);
+    PyObject *result = hand_on(self, &routed);
     if (result == NULL && is_gone()) {
         counts->fell_back++;
         return hand_on(self, given);
@@ -823,11 +1069,11 @@ any_partition(PyObject *partition)
     return PyLong_AsLongAndOverflow(partition, &overflow) == -1 && !overflow;
 }
 
-/* The lane of the record, a new reference; UNKNOWN: Python looks. */
+/* Let `recent` know what the dict of topics says of this one. */
 static Choice
-lane_of(PyObject *self, PyObject **given, PyObject **lane)
+look_up(PyObject *self, Recent *recent, PyObject *topic)
 {
-    PyObject *by_topic = slot_at(self, bound.by_topic), *topic = given[TOPIC], *key = given[KEY];
+    PyObject *by_topic = slot_at(self, bound.by_topic);
     if (by_topic == NULL || !PyDict_CheckExact(by_topic) || !PyUnicode_CheckExact(topic)) {
         return UNKNOWN;
     }
@@ -835,32 +1081,53 @@ lane_of(PyObject *self, PyObject **given, PyObject **lane)
     if (lanes == NULL || !Py_IS_TYPE(lanes, bound.lanes_type)) {
         return PyErr_Occurred() ? FAILED : UNKNOWN;
     }
-    if (PyDict_GET_SIZE(lanes) == 0) {
-        return CHOSEN;
-    }
-    Py_ssize_t kind = PyUnicode_CheckExact(key) ? bound.text : PyBytes_CheckExact(key) ? bound.raw : 0;
-    PyObject *of_kind = kind ? slot_at(lanes, kind) : NULL; /* text is never compared with bytes */
-    if (of_kind == NULL || !PyDict_CheckExact(of_kind)) {
+    PyObject *keys = PyDict_GET_SIZE(lanes) == 0 ? NULL : slot_at(lanes, bound.keys);
+    if (keys != NULL && !Py_IS_TYPE(keys, &KeysType)) {
         return UNKNOWN;
     }
-    *lane = Py_XNewRef(PyDict_GetItemWithError(of_kind, key));
-    return *lane == NULL && PyErr_Occurred() ? FAILED : CHOSEN;
+    recent_set(recent, recent_at(topic), topic, keys);
+    return CHOSEN;
+}
+
+/* The lane of the record, a new reference, or NULL; UNKNOWN: Python looks. */
+static Choice
+lane_of(PyObject *self, const Given *given, PyObject **lane)
+{
+    Recent *recent = (Recent *)slot_at(self, bound.recent);
+    PyObject *topic = given->at[TOPIC];
+    unsigned at = recent_at(topic);
+    if (recent == NULL || !Py_IS_TYPE(recent, &RecentType)) {
+        return UNKNOWN;
+    }
+    if (recent->entries[at].topic != topic) {
+        Choice found = look_up(self, recent, topic);
+        if (found != CHOSEN || recent->entries[at].topic != topic) { /* or changed by what it freed */
+            return found == CHOSEN ? UNKNOWN : found;
+        }
+    }
+    Keys *keys = recent->entries[at].keys;
+    if (keys == NULL) {
+        return CHOSEN;
+    }
+    Choice found = keys_find(keys, given->at[KEY], lane);
+    Py_XINCREF(*lane);
+    return found;
 }
 
 static Choice
-slot_of(PyObject *lane, PyObject **given, uint64_t *slot, Route **route, Counts **counts)
+slot_of(PyObject *lane, const Given *given, uint64_t *slot, Route **route, Counts **counts)
 {
     if (Py_IS_TYPE(lane, &HashedLaneType)) {
         HashedLane *hashed = (HashedLane *)lane;
         *route = &hashed->route;
         *counts = hashed->counts;
-        return hashed_choose(hashed, given[DIMENSIONS], given[HEADERS], given[TIMESTAMP], slot);
+        return hashed_choose(hashed, given->at[DIMENSIONS], given->at[HEADERS], given->at[TIMESTAMP], slot);
     }
     if (Py_IS_TYPE(lane, &StickyLaneType)) {
         StickyLane *sticky = (StickyLane *)lane;
         *route = &sticky->route;
         *counts = sticky->counts;
-        return sticky_choose(sticky, given[VALUE], slot);
+        return sticky_choose(sticky, given->at[VALUE], slot);
     }
     return UNKNOWN;
 }
@@ -880,43 +1147,49 @@ call_pure(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *key
     return result;
 }
 
-static PyObject *
-produce(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+/* Where the record goes; NULL: where the caller says. */
+static Choice
+place_for(PyObject *self, const Given *given, PyObject **lane, Place **place, Counts **counts)
 {
-    PyObject *given[PARAMETERS], *lane = NULL, *result = NULL;
-    if (!arrange(given, args, count, keywords)) {
-        return call_pure(self, args, count, keywords);
+    Choice found = lane_of(self, given, lane);
+    if (found != CHOSEN || *lane == NULL) {
+        return found;
     }
-    if (given[KEY] == NULL || given[KEY] == Py_None) {
-        return hand_on(self, given);
+    int any = any_partition(given->at[PARTITION]);
+    if (any != 1) {
+        return any < 0 ? UNKNOWN : CHOSEN;
     }
-    Choice found = lane_of(self, given, &lane);
-    if (found == CHOSEN && lane != NULL) {
-        int any = any_partition(given[PARTITION]);
-        if (any == 1) {
-            uint64_t slot;
-            Route *route;
-            Counts *counts;
-            found = slot_of(lane, given, &slot, &route, &counts);
-            if (found == CHOSEN) {
-                result = send_to(self, given, &route->places[slot & route->mask], counts);
-                Py_DECREF(lane);
-                return result;
-            }
-        }
-        else if (any < 0) {
-            found = UNKNOWN;
-        }
+    uint64_t slot;
+    Route *route;
+    found = slot_of(*lane, given, &slot, &route, counts);
+    if (found == CHOSEN) {
+        *place = &route->places[slot & route->mask];
+    }
+    return found;
+}
+
+static PyObject *
+produce(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    Given given;
+    PyObject *lane = NULL, *result;
+    Place *place = NULL;
+    Counts *counts = NULL;
+    Choice found = CHOSEN;
+    if (!arrange(&given, args, count, names)) {
+        return call_pure(self, args, count, names);
+    }
+    if (given.at[KEY] != NULL && given.at[KEY] != Py_None) {
+        found = place_for(self, &given, &lane, &place, &counts);
+    }
+    if (found == CHOSEN) {
+        result = place == NULL ? hand_on(self, &given) : send_to(self, &given, place, counts);
+    }
+    else {
+        result = found == UNKNOWN ? call_pure(self, args, count, names) : NULL;
     }
     Py_XDECREF(lane);
-    switch (found) {
-    case CHOSEN:
-        return hand_on(self, given);
-    case UNKNOWN:
-        return call_pure(self, args, count, keywords);
-    default:
-        return NULL;
-    }
+    return result;
 }
 
 static PyMethodDef produce_def = {
@@ -986,9 +1259,8 @@ module_bind(PyObject *Py_UNUSED(module), PyObject *args)
         PyErr_SetString(PyExc_RuntimeError, "produce is bound already");
         return NULL;
     }
-    if (offset_of(type, "_by_topic", &bound.by_topic) < 0
-        || offset_of(lanes_type, "text", &bound.text) < 0 || offset_of(lanes_type, "raw", &bound.raw) < 0
-        || bind_parameters(names, defaults) < 0) {
+    if (offset_of(type, "_by_topic", &bound.by_topic) < 0 || offset_of(type, "_recent", &bound.recent) < 0
+        || offset_of(lanes_type, "index", &bound.keys) < 0 || bind_parameters(names, defaults) < 0) {
         return NULL;
     }
     bind_original(original);
@@ -1025,7 +1297,8 @@ PyInit__fast(void)
         return NULL;
     }
     if (PyModule_AddType(made, &CountsType) < 0 || PyModule_AddType(made, &HashedLaneType) < 0
-        || PyModule_AddType(made, &StickyLaneType) < 0) {
+        || PyModule_AddType(made, &StickyLaneType) < 0 || PyModule_AddType(made, &KeysType) < 0
+        || PyModule_AddType(made, &RecentType) < 0) {
         Py_DECREF(made);
         return NULL;
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import MethodDescriptorType
+from typing import Any
 
 from hotkey_sdk._lanes import HashedLane as _PureHashedLane
 from hotkey_sdk.routing.router import Destination, Dimensions, Headers
@@ -54,6 +55,12 @@ class StickyLane:
         timestamp: int,
         /,
     ) -> Destination: ...
+
+class Keys:
+    def __new__(cls, lanes: dict[bytes, Any], /) -> Keys: ...
+
+class Recent:
+    def clear(self) -> None: ...
 
 def xxh64(data: bytes, seed: int = 0, /) -> int: ...
 def bind(

@@ -152,18 +152,14 @@ class Lane(Protocol):
 
 
 class Lanes(dict[bytes | str, Lane]):
-    """A topic's lanes by record key; `text` and `raw` hold those under text and those under bytes.
+    """A topic's lanes by record key, as text and as bytes; `index`: where the compiled path finds them."""
 
-    The compiled path looks into the two: a key of text is then never compared with one of bytes.
-    """
+    __slots__ = ("index",)
 
-    __slots__ = ("raw", "text")
-
-    def __init__(self, lanes: Mapping[bytes | str, Lane] | None = None) -> None:
-        found = (lanes or {}).items()
-        self.text = {key: lane for key, lane in found if isinstance(key, str)}
-        self.raw = {key: lane for key, lane in found if isinstance(key, bytes)}
-        super().__init__(sorted(found, key=lambda pair: isinstance(pair[0], bytes)))  # text is met first
+    def __init__(self, lanes: Mapping[bytes | str, Lane] | None = None, index: object = None) -> None:
+        # Text is met first: more producers have it, and comparing it with bytes takes long.
+        super().__init__(sorted((lanes or {}).items(), key=lambda found: isinstance(found[0], bytes)))
+        self.index = index
 
 
 class Path:
@@ -190,6 +186,14 @@ class Path:
         """A lane for a route without an order."""
         return StickyLane(plan, batch, clock, start)
 
+    def lanes(self, lanes: Mapping[bytes | str, Lane]) -> Lanes:
+        """The lanes of one topic."""
+        return Lanes(lanes)
+
+    def recent(self) -> Any:
+        """What a producer remembers of the topics it has written to last, with `clear()`; None: nothing."""
+        return None
+
 
 def lanes_of(router: Router, batch: Batch, counts: Any, path: Path) -> Lanes:
     """A lane for each route of the table, found under the key as text and as bytes."""
@@ -197,4 +201,4 @@ def lanes_of(router: Router, batch: Batch, counts: Any, path: Path) -> Lanes:
         id(plan): path.hashed(plan, counts) if plan.ordered else path.sticky(plan, batch, counts)
         for plan in router.plans.values()
     }
-    return Lanes({key: made[id(plan)] for key, plan in router.plans.items()})
+    return path.lanes({key: made[id(plan)] for key, plan in router.plans.items()})

@@ -49,6 +49,7 @@ class _Lanes:
     def __init__(self, batch: Batch, durable: bool, path: Path) -> None:
         self.by_topic: dict[str, Lanes] = {}
         self.counts = path.counts()
+        self.recent = path.recent()
         self._path = path
         self._batch = batch
         self._durable = durable
@@ -58,9 +59,11 @@ class _Lanes:
         lanes = lanes_of(router, self._batch, self.counts, self._path)
         if not self._durable:
             elsewhere = {route.key for route in router.table.routes if route.topic != topic}
-            lanes = Lanes({key: lane for key, lane in lanes.items() if _as_bytes(key) not in elsewhere})
+            lanes = self._path.lanes({k: lane for k, lane in lanes.items() if _as_bytes(k) not in elsewhere})
             self.counts.not_durable += len(elsewhere)
         self.by_topic[topic] = lanes
+        if self.recent is not None:
+            self.recent.clear()
 
 
 class ProducerRouting:
@@ -92,9 +95,10 @@ class ProducerRouting:
 class _Slots(confluent_kafka.Producer):
     """What the compiled path finds in a producer without asking its dictionary."""
 
-    __slots__ = ("_by_topic",)
+    __slots__ = ("_by_topic", "_recent")
 
     _by_topic: dict[str, Lanes]
+    _recent: Any
 
 
 class Producer(_Slots):
@@ -128,7 +132,7 @@ class Producer(_Slots):
             weakref.finalize(self, self._source.stop)
             self._source.follow(settings.topics)
             partitioner_agrees.start()
-        self._by_topic = lanes.by_topic
+        self._by_topic, self._recent = lanes.by_topic, lanes.recent
         self._counts = lanes.counts
         self.hotkey = ProducerRouting(lanes, self._source)
 

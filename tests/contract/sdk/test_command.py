@@ -33,6 +33,7 @@ def test_check_names_the_versions_and_the_verdict(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert "librdkafka" in text
     assert "murmur2_random agrees" in text
+    assert "path of a record: " in text
 
 
 def test_a_table_is_explained(published: Valkey, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,8 +172,6 @@ def test_a_key_has_one_lane_as_text_and_as_bytes(path: Path) -> None:
     assert type(lanes["nike"]).__name__ == "StickyLane"
     assert type(lanes[b"\xff"]).__name__ == "HashedLane"
     assert set(lanes) == {"nike", b"nike", b"\xff"}
-    assert lanes.text == {"nike": lanes["nike"]}
-    assert lanes.raw == {key: lanes[key] for key in (b"nike", b"\xff")}
 
 
 @pytest.mark.parametrize("durable", [True, False])

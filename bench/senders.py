@@ -1,0 +1,221 @@
+"""Every way to send that the part `overhead` compares: the original client, a salt written by hand, and the
+SDK on each of its paths, on one broker in one process. It prepares them; it measures nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import confluent_kafka
+import redis
+
+import hotkey_sdk
+from devstack import Stack
+from examples.demo.errors import DemoError
+from examples.demo.stream import Topic
+from examples.load.clicks import ClickMaker
+from examples.load.settings import LoadSettings
+from hotkey_sdk._producer import PATHS
+from hotkey_sdk.routing import names
+from hotkey_sdk.routing.codec import encode
+from hotkey_sdk.routing.envelope import SigningKey, digest, seal
+from hotkey_sdk.routing.partitioner import partition_for
+from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table, shard_key
+
+PARTITIONS = 12
+SLOTS = 64
+ROUTED_KEYS = 32  # in the table of the unrouted case: as many as limits.maxHotKeys allows by default
+SALTS = 16
+TABLE_SECONDS = 30.0
+HOT = "nike"
+
+PLAIN_MANY, PLAIN_ONE = "plain, many keys", "plain, one key"
+SALTED = "f-string salt"
+OFF, EMPTY, UNROUTED = "no hotkey setting", "empty table", "unrouted key"
+UNROUTED_GIVEN = "unrouted key, dimensions given"
+ROUTED, ROUTED_BY = "routed key, any slot", "routed key, by user_id"
+
+# Each way of the SDK to send, and the way that sends the same records without it.
+SDK_PEERS = {
+    OFF: PLAIN_MANY,
+    EMPTY: PLAIN_MANY,
+    UNROUTED: PLAIN_MANY,
+    UNROUTED_GIVEN: PLAIN_MANY,
+    ROUTED: PLAIN_ONE,
+    ROUTED_BY: PLAIN_ONE,
+}
+
+Record = tuple[bytes, str, dict[str, str]]  # value, key, dimensions
+Send = Callable[[confluent_kafka.Producer, str, Sequence[Record]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to send: `send(client, topic, records)`; `many` keys or one."""
+
+    name: str
+    client: confluent_kafka.Producer
+    topic: str
+    send: Send
+    many: bool
+
+
+# The loops hold nothing but the call: what else stood in them would dilute the ratios.
+
+
+def plainly(client: confluent_kafka.Producer, topic: str, records: Sequence[Record]) -> None:
+    """The call of a program that knows nothing of hotkey."""
+    for value, key, _ in records:
+        client.produce(topic, value, key)
+
+
+def salted(client: confluent_kafka.Producer, topic: str, records: Sequence[Record]) -> None:
+    """What people write by hand."""
+    for value, key, _ in records:
+        client.produce(topic, value, f"{key}:{random.randrange(SALTS)}")
+
+
+def with_dimensions(client: Any, topic: str, records: Sequence[Record]) -> None:
+    """The call of a program that tells the record's dimensions."""
+    for value, key, dimensions in records:
+        client.produce(topic, value, key, dimensions=dimensions)
+
+
+def records(count: int, many: bool) -> list[Record]:
+    """Clicks of 5,000 advertisers of equal share, or of one."""
+    settings = LoadSettings(bootstrap="", topic="", run="bench", hot_key=HOT, hot_share=0.0 if many else 1.0)
+    return list(_records(ClickMaker(settings, producer=0), count))
+
+
+def as_new(records: Sequence[Record]) -> list[Record]:
+    """The same with keys that no one has hashed yet, as a program has them for every record."""
+    return [(value, key[:1] + key[1:], dimensions) for value, key, dimensions in records]
+
+
+class Ways:
+    """Makes the ways to send, each with a topic of its own; `more`: settings for all of their clients."""
+
+    def __init__(self, stack: Stack, name: str, **more: Any) -> None:
+        self._stack = stack
+        self._more = more
+        self._key = SigningKey.generate()
+        self._topics = (f"{name}-{number}" for number in itertools.count())
+
+    def original(self) -> list[Way]:
+        """confluent_kafka.Producer."""
+        return [
+            self._original(PLAIN_MANY, plainly, many=True),
+            self._original(PLAIN_ONE, plainly, many=False),
+            self._original(SALTED, salted, many=False),
+        ]
+
+    def sdk(self, path: str, which: Sequence[str] = tuple(SDK_PEERS)) -> list[Way]:
+        """hotkey_sdk.Producer on one of its paths."""
+        return [self._sdk(path, name) for name in which]
+
+    def _original(self, name: str, send: Send, many: bool) -> Way:
+        return Way(name, confluent_kafka.Producer(self._config()), self._topic(), send, many)
+
+    def _sdk(self, path: str, name: str) -> Way:
+        topic = self._topic()
+        client = _producer_on(path, {**self._config(), **({} if name == OFF else self._own(topic))})
+        send = with_dimensions if name in (UNROUTED_GIVEN, ROUTED_BY) else plainly
+        if name != OFF:
+            self._publish(topic, _routes(name, topic))
+            _wait_for_table(client, name)
+        return Way(f"{name} ({path})", client, topic, send, SDK_PEERS[name] == PLAIN_MANY)
+
+    def _topic(self) -> str:
+        topic = next(self._topics)
+        Topic(self._stack.kafka.bootstrap, topic, PARTITIONS).create()
+        return topic
+
+    def _config(self) -> dict[str, Any]:
+        """What all are given, so that the SDK's own defaults make no difference."""
+        return {
+            "bootstrap.servers": self._stack.kafka.bootstrap,
+            "partitioner": "murmur2_random",
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": 1_000_000,
+            "log_level": 0,
+            **self._more,
+        }
+
+    def _own(self, topic: str) -> dict[str, Any]:
+        return {
+            "hotkey.redis.url": self._stack.redis.url,
+            "hotkey.public.keys": self._key.public_line,
+            "hotkey.topics": topic,
+        }
+
+    def _publish(self, topic: str, routes: tuple[Route, ...]) -> None:
+        stream = Stream(self._stack.kafka.cluster_id, topic)
+        table = Table(stream, PARTITIONS, 1, 42, (topic,), (Dimension("user_id"),), routes)
+        envelope = seal(encode(table), self._key)
+        fields: dict[str, str | bytes] = {
+            names.TABLE_EPOCH: str(table.epoch),
+            names.TABLE_DIGEST: digest(envelope),
+            names.TABLE_ENVELOPE: envelope,
+        }
+        with redis.Redis.from_url(self._stack.redis.url) as client:
+            client.hset(names.table_key(stream), mapping=fields)
+
+
+def _producer_on(path: str, config: dict[str, Any]) -> hotkey_sdk.Producer:
+    """A producer on this path: the SDK's own class where that is the one in use, else one beside it."""
+    in_use = PATHS.in_use
+    if in_use.name == path:
+        return hotkey_sdk.Producer(config)
+    PATHS.take(next(each for each in PATHS if each.name == path))
+    try:
+        kind = type("Producer", (hotkey_sdk.Producer,), {"produce": hotkey_sdk.Producer.produce})
+        made = kind(config)
+        assert isinstance(made, hotkey_sdk.Producer)
+        return made
+    finally:
+        PATHS.take(in_use)
+
+
+def _wait_for_table(client: hotkey_sdk.Producer, name: str) -> None:
+    deadline = time.monotonic() + TABLE_SECONDS
+    while not any(table.epoch for table in client.hotkey.stats().source.tables):
+        client.poll(0.05)
+        if time.monotonic() > deadline:
+            raise DemoError(f"{name}: no table within {TABLE_SECONDS:.0f} s: {client.hotkey.stats().source}")
+
+
+def _routes(name: str, topic: str) -> tuple[Route, ...]:
+    if name == EMPTY:
+        return ()
+    if name in (UNROUTED, UNROUTED_GIVEN):
+        by = ("user_id",) if name == UNROUTED_GIVEN else ()
+        return tuple(_route(topic, f"hot{n}".encode(), by) for n in range(ROUTED_KEYS))
+    return (_route(topic, HOT.encode(), ("user_id",) if name == ROUTED_BY else ()),)
+
+
+def _route(topic: str, key: bytes, by: tuple[str, ...]) -> Route:
+    """One shard on every partition, as a plan for a key that makes nearly all of the load has it."""
+    shards = []
+    for partition in range(PARTITIONS):
+        ids = (n for n in itertools.count() if partition_for(shard_key(key, n), PARTITIONS) == partition)
+        shards.append(Shard(next(ids), partition))
+    slots = tuple(number % PARTITIONS for number in range(SLOTS))
+    return Route(key, topic, by, RecordKey.COMPOSITE, tuple(shards), slots)
+
+
+def _records(maker: ClickMaker, count: int) -> Iterator[Record]:
+    for number in range(count):
+        click = maker.draw(number, at=1_790_000_000_000 + number)
+        value = (
+            f'{{"event_id":"{click.event_id}","advertiser_id":"{click.advertiser_id}","ad_id":"{click.ad_id}",'
+            f'"user_id":"{click.user_id}","click_time":{click.click_time}}}'
+        )
+        yield value.encode(), click.advertiser_id, {"user_id": click.user_id}
