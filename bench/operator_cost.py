@@ -84,7 +84,7 @@ def measure(run: Run) -> Costs:
 
 
 def _cost(run: Run, root: Path, scale: Scale) -> Cost:
-    system = System(root)
+    system = System(root, busy_brokers=True)
     topics = [f"clicks-{number}" for number in range(scale.topics)]
     load = None
     try:

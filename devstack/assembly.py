@@ -62,7 +62,8 @@ def _kafka(state: State, place: Place, files: KafkaFiles) -> Kafka:
         KafkaAddress(node, ports[f"kafka-{node}"], ports[f"kafka-{node}-controller"])
         for node in range(1, state.options.brokers + 1)
     ]
-    nodes = [KafkaNode(each, addresses, state.cluster_id, files, place) for each in addresses]
+    busy = state.options.busy_brokers
+    nodes = [KafkaNode(each, addresses, state.cluster_id, files, place, busy=busy) for each in addresses]
     return Kafka(nodes, state.cluster_id)
 
 

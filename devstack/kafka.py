@@ -33,6 +33,10 @@ class KafkaAddress:
     controller_port: int
 
 
+SESSION_MS = 1_000  # a restarted node waits for its old session to end; 9 s would be usual
+BUSY_SESSION_MS = 20_000
+
+
 class KafkaNode(Part):
     """Broker and controller in one process."""
 
@@ -43,6 +47,8 @@ class KafkaNode(Part):
         cluster_id: str,
         files: KafkaFiles,
         place: Place,
+        *,
+        busy: bool = False,
     ) -> None:
         super().__init__("kafka" if len(nodes) == 1 else f"kafka-{address.node}", place, address.port)
         self.id = address.node
@@ -50,6 +56,7 @@ class KafkaNode(Part):
         self._nodes = tuple(nodes)
         self._cluster_id = cluster_id
         self._files = files
+        self._session_ms = BUSY_SESSION_MS if busy else SESSION_MS
 
     @property
     def _properties(self) -> Path:
@@ -57,7 +64,8 @@ class KafkaNode(Part):
 
     def prepare(self) -> None:
         super().prepare()
-        self._properties.write_text(server_properties(self._node, self._nodes, self.data / "log"))
+        settings = server_properties(self._node, self._nodes, self.data / "log", self._session_ms)
+        self._properties.write_text(settings)
         formatted = self.data / "formatted"
         if formatted.exists():
             return
@@ -113,7 +121,9 @@ def _client(bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}, logger=_silent)
 
 
-def server_properties(node: KafkaAddress, nodes: Sequence[KafkaAddress], log_dir: Path) -> str:
+def server_properties(
+    node: KafkaAddress, nodes: Sequence[KafkaAddress], log_dir: Path, session_ms: int
+) -> str:
     """The settings of one node: small, quick to start and to notice a dead broker."""
     replicas = min(3, len(nodes))
     voters = ",".join(f"{each.node}@127.0.0.1:{each.controller_port}" for each in nodes)
@@ -128,9 +138,8 @@ def server_properties(node: KafkaAddress, nodes: Sequence[KafkaAddress], log_dir
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": log_dir,
         "auto.create.topics.enable": "false",
-        # A restarted node waits for its old session to end: 1 s instead of 9 s.
-        "broker.session.timeout.ms": 1000,
-        "broker.heartbeat.interval.ms": 250,
+        "broker.session.timeout.ms": session_ms,
+        "broker.heartbeat.interval.ms": session_ms // 4,
         "group.initial.rebalance.delay.ms": 0,
         "offsets.topic.replication.factor": replicas,
         "offsets.topic.num.partitions": 4,

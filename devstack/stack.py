@@ -40,7 +40,9 @@ class Stack:
     `die_with_parent` ties the processes to this program (tests); without it they stay (`up`).
     `environment` is asked for KUBEBUILDER_ASSETS, KAFKA_HOME and REDIS_URL, the process's by default.
     `redis_persistent` makes Valkey keep its data over a kill. `use_cluster` is the kubeconfig of a
-    cluster to use instead of starting one. Starting raises StackError; what it began is stopped then.
+    cluster to use instead of starting one. `busy_brokers` do not lose their session when they answer late,
+    as with thousands of partitions; a killed one is missed later. Starting raises StackError; what it began
+    is stopped then.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Stack:
         die_with_parent: bool = True,
         redis_persistent: bool = False,
         use_cluster: Path | None = None,
+        busy_brokers: bool = False,
         environment: Mapping[str, str] | None = None,
         cache: Cache | None = None,
         progress: Progress | None = None,
@@ -70,6 +73,7 @@ class Stack:
             postgres=postgres,
             controller_manager=controller_manager,
             use_cluster=None if use_cluster is None else str(use_cluster.absolute()),
+            busy_brokers=busy_brokers,
         )
         self.cache = cache or Cache()
         self._progress = progress or Progress()

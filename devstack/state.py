@@ -29,7 +29,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """What a stack consists of; `redis_url` and `use_cluster` name parts that somebody else runs."""
+    """What a stack consists of; `redis_url` and `use_cluster` name parts that somebody else runs.
+
+    `busy_brokers`: brokers will have so much to do that they answer late now and then.
+    """
 
     brokers: int = 1
     kubernetes: bool = True
@@ -39,6 +42,7 @@ class Options:
     postgres: bool = False
     controller_manager: bool = False
     use_cluster: str | None = None
+    busy_brokers: bool = False
 
     def __post_init__(self) -> None:
         if self.brokers not in (1, 3):

@@ -26,9 +26,9 @@ READY_SECONDS = 60.0
 class System:
     """Everything under one folder. `tied`: all processes end with this one, however it ends."""
 
-    def __init__(self, root: Path, *, tied: bool = True) -> None:
+    def __init__(self, root: Path, *, tied: bool = True, busy_brokers: bool = False) -> None:
         self.root = root
-        self.stack = Stack(root, die_with_parent=tied)
+        self.stack = Stack(root, die_with_parent=tied, busy_brokers=busy_brokers)
         self._tied = tied
         self._programs: list[Program] = []
         self._loads: list[Load] = []

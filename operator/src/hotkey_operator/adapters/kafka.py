@@ -7,6 +7,7 @@ assigned anew costs about 3 ms for each run of a sample, a new one a second.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -28,6 +29,7 @@ from hotkey_sdk.routing.table import Dimension, Stream
 _T = TypeVar("_T")
 _THREADS = 16  # for all policies; a cluster that hangs must not take the threads of Redis and Kubernetes
 _SETTLED_SECONDS = 30.0
+_RENEW_SECONDS = 0.5
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of brokers that give topics none
 
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -82,6 +84,8 @@ class KafkaBrokers:
         self._sampling = ThreadPoolExecutor(1, thread_name_prefix="sampler")  # one at a time has the consumer
         self._sampler = Sampler(self._consumer, sampling_bytes_per_second)
         self._settled: dict[str, _Settled] = {}
+        self._renewing = threading.Lock()
+        self._renewed_at = float("-inf")
 
     @property
     def sampled_bytes(self) -> int:
@@ -175,9 +179,16 @@ class KafkaBrokers:
             return self._list_offsets(name, partitions)
         except KafkaException:
             # A client that asked too soon after the topic was made keeps "no leaders found" until its
-            # metadata is read anew. All topics are asked for, as that never creates one.
-            self._admin.list_topics(timeout=self._timeout)
+            # metadata is read anew.
+            self._renew_metadata()
             return self._list_offsets(name, partitions)
+
+    def _renew_metadata(self) -> None:
+        """All topics are asked for, as that never creates one; it is much, so once for all that want it."""
+        with self._renewing:
+            if time.monotonic() - self._renewed_at >= _RENEW_SECONDS:
+                self._admin.list_topics(timeout=self._timeout)
+                self._renewed_at = time.monotonic()
 
     def _list_offsets(self, name: str, partitions: Collection[int]) -> dict[int, int]:
         if not partitions:
