@@ -54,6 +54,12 @@ def record_keys(routes: Iterable[Route]) -> set[bytes]:
     return {shard_key(route.key, shard.id) for route in routes for shard in route.shards}
 
 
+def forget() -> None:
+    """Remember no hashes: for who measures what a first search takes."""
+    _landings.cache_clear()
+    _prefix.cache_clear()
+
+
 @lru_cache(maxsize=PREFIXES_KEPT)
 def _prefix(key: bytes) -> Prefix:
     return Prefix(key + b":")

@@ -290,6 +290,11 @@ def _events(
         stop.reason: stop.message for stop in outcome.refused.values() if stop.reason != decision.reason
     }
     events += [EmitEvent(reason, message, warning=True) for reason, message in refused.items()]
+    events += [
+        EmitEvent(note.reason, f"key {name(key)}: {note.message}", warning=True)
+        for key, note in sorted(outcome.noted.items())
+        if s.spec.acts
+    ][:1]
     if written is None and decision.actions and s.memory.table is not None:
         events.append(EmitEvent(Reason.REPUBLISHED, _republished(observation, s.memory.table)))
     return events

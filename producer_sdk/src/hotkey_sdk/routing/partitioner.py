@@ -45,10 +45,10 @@ class Prefix:
         found: list[int] = []
         for length, numbers in _by_digits(first, count):
             chunk = (len(self._rest) + length) % 4 or 4
-            if chunk > length:
-                found += [self.partition_for(b"%d" % number, partitions) for number in numbers]
-                continue
             state = self._state(length)
+            if chunk > length:
+                found += _all_after(state, self._rest, length, numbers, partitions)
+                continue
             for lead, ends in _by_lead(numbers, 10**chunk):
                 h = _mixed(state, self._rest + (b"%d" % lead if length > chunk else b""))
                 found += _all_finished(h, chunk, ends, partitions)
@@ -89,6 +89,24 @@ def _all_finished(h: int, chunk: int, ends: range, partitions: int) -> list[int]
     else:
         table = _chunks(chunk)
         hashes = [(h ^ table[end]) * _M & _MASK for end in ends]
+    return _partitions(hashes, partitions)
+
+
+def _all_after(state: int, rest: bytes, length: int, numbers: range, partitions: int) -> list[int]:
+    """The partitions of numbers that share their last chunk with the end of `rest`."""
+    whole = (len(rest) + length - 1) & ~3
+    h, shared = _mixed(state, rest[:whole]), rest[whole:]
+    words = [int.from_bytes(shared + b"%d" % number, "little") for number in numbers]
+    if len(shared) + length < 4:
+        return _partitions([(h ^ word) * _M & _MASK for word in words], partitions)
+    h = h * _M & _MASK
+    return _partitions(
+        [h ^ (((k := word * _M & _MASK) ^ (k >> 24)) * _M & _MASK) for word in words], partitions
+    )
+
+
+def _partitions(hashes: list[int], partitions: int) -> list[int]:
+    """The partitions of hashes of which only the last steps are missing."""
     return [
         (((last := (each ^ (each >> 13)) * _M & _MASK) ^ (last >> 15)) & 0x7FFFFFFF) % partitions
         for each in hashes
