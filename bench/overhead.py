@@ -18,8 +18,9 @@ import msgspec
 
 from bench import senders
 from bench.figures import Cost, Ratio, ratio
-from bench.part import Goal, Run
+from bench.part import Goal, Plot, Run
 from bench.senders import SDK_PEERS, Record, Way, Ways
+from bench.svg import COLORS, Bar, bars
 from devstack import Stack
 from examples.demo.errors import DemoError
 from hotkey_sdk._producer import PATHS
@@ -110,6 +111,22 @@ def goals(result: Overhead) -> Sequence[Goal]:
         for name, most in GOALS.items()
         if (way := f"{name} ({COMPILED})") in found
     ]
+
+
+def plots(result: Overhead) -> Sequence[Plot]:
+    """The CPU of every way against its peer."""
+    colors = {COMPILED: COLORS[0], PURE: COLORS[5]}
+    shown = [
+        Bar(
+            r.case,
+            r.thread,
+            f"{r.thread:.2f}",
+            next((c for n, c in colors.items() if n in r.case), COLORS[4]),
+        )
+        for r in result.ratios()
+    ]
+    title = "CPU of the thread that calls produce(), against confluent_kafka.Producer (1 is the same)"
+    return [Plot("overhead", title, bars(title, [("median of paired ratios", shown)]))] if shown else []
 
 
 def _middle(result: Overhead, way: str, peer: str, figure: str) -> str:
