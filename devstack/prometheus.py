@@ -52,4 +52,5 @@ def module(versions: PrometheusVersions) -> GoModule:
         mains={name: f"{_PACKAGE}/{name}" for name in PROGRAMS},
         versions=dict.fromkeys(PROGRAMS, versions.version),
         tags="grpcnotrace,notest,remove_all_sd",
+        is_optimised=False,
     )

@@ -186,6 +186,12 @@ def adoption() -> list[Drawn]:
             (outcomes, "{{outcome}}"),
         ),
         lines(
+            "Of each routed key, what does not follow",
+            "The part that still arrives as before: from producers without the table.",
+            "percentunit",
+            (f"max by (key) ({of('key_stray_ratio')})", "{{key}}"),
+        ),
+        lines(
             "Consumer lag",
             "Of each group, on the partition where it is furthest behind.",
             "s",

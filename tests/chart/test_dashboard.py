@@ -30,6 +30,7 @@ WATCHED = (
     "imbalance_unspread",
     "key_share_ratio",
     "key_shards",
+    "key_stray_ratio",
     "clients_applied",
     "consumer_group_lag_seconds",
     "decision",

@@ -6,6 +6,7 @@ taken back when a key cools, a partition is added or a policy goes. It counts no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -138,6 +139,12 @@ def _by_key(read: Callable[[KeyVerdict], float]) -> Callable[[Watched, Exposure]
     ]
 
 
+def _keys(watched: Watched, _: Exposure) -> Values:
+    """By reason alone, so that it is there where keys are left out."""
+    reasons = Counter(each.reason for each in (watched.decision.verdicts if watched.decision else ()))
+    return [((reason.value,), number) for reason, number in sorted(reasons.items())]
+
+
 def _decided(watched: Watched, exposure: Exposure) -> Values:
     for each in watched.routed if exposure.keys else ():
         yield (key_text(each.key), each.reason.value), 1
@@ -212,6 +219,7 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge("epoch", "Epoch of the stream's routing table", _of_decision(lambda d: d.summary.epoch)),
     Gauge("table_published", "1 while Redis holds the table last decided", _one(lambda w: w.published)),
     Gauge("hot_keys", "Keys that are spread", _one(lambda w: len(w.routes) if w.decision else None)),
+    Gauge("keys", "Keys that something was decided on, by reason", _keys, ("reason",)),
     Gauge(
         "records_per_second", "Rate of the whole topic", _of_decision(lambda d: d.summary.records_per_second)
     ),
@@ -240,6 +248,12 @@ GAUGES: tuple[Gauge, ...] = (
         ("key",),
     ),
     Gauge("key_shards", "Shards of a routed key", _by_key(lambda key: key.shards), ("key",)),
+    Gauge(
+        "key_stray_ratio",
+        "Part of a routed key that does not follow the table",
+        _by_key(lambda key: key.stray),
+        ("key",),
+    ),
     Gauge("key_decision", "1 for the reason why a routed key stands as it does", _decided, ("key", "reason")),
     Gauge("key_rejected", "1 for each option that was rejected", _rejected, ("key", "option", "reason")),
     Gauge(

@@ -75,6 +75,16 @@ def test_a_routed_key_has_its_error_its_reason_and_what_was_rejected() -> None:
     assert value(metrics, "key_rejected", key="nike", option="merge it back", reason="Holding") == 1
 
 
+def test_the_part_of_a_key_that_does_not_follow_is_told_and_keys_are_counted_by_reason() -> None:
+    stray = replace(verdict(b"nike"), reason=Reason.PARTIAL_ADOPTION, stray=0.25)
+    refused = verdict(b"puma", reason=Reason.CANNOT_SPREAD)
+    metrics = watched(turn(table(b"nike"), stray, refused), metrics=Metrics(Exposure(keys=False)))
+    named = watched(turn(table(b"nike"), stray, refused))
+
+    assert series(named, "key_stray_ratio") == {("nike",): 0.25}
+    assert series(metrics, "keys") == {("PartialAdoption",): 1, ("CannotSpread",): 1}
+
+
 def test_only_routed_keys_are_named() -> None:
     refused = verdict(b"puma", reason=Reason.CANNOT_SPREAD)
     metrics = watched(turn(table(b"nike"), verdict(b"nike"), refused))
