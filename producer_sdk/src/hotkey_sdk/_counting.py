@@ -19,8 +19,6 @@ from hotkey_sdk._producer import DeliveryCallback, HeadersLike, Producer
 from hotkey_sdk.routing.router import Dimensions
 
 _ANY = -1
-_produce = Producer.produce
-_produce_batch = Producer.produce_batch
 
 
 class CountingProducer(Producer):
@@ -47,7 +45,7 @@ class CountingProducer(Producer):
         self._left -= 1
         if self._left <= 0:
             callback = self._counted(key, callback or on_delivery)
-        _produce(self, topic, value, key, partition, callback, on_delivery, timestamp, headers, dimensions)
+        super().produce(topic, value, key, partition, callback, on_delivery, timestamp, headers, dimensions)
 
     def produce_batch(
         self,
@@ -61,10 +59,10 @@ class CountingProducer(Producer):
         """As `Producer.produce_batch`."""
         then = callback or on_delivery
         if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-            return _produce_batch(self, topic, messages, partition, then, None, dimensions)
+            return super().produce_batch(topic, messages, partition, then, None, dimensions)
         counted = [self._counted_message(message, then) for message in messages]
         try:
-            return _produce_batch(self, topic, counted, partition, then, None, dimensions)
+            return super().produce_batch(topic, counted, partition, then, None, dimensions)
         finally:
             for message, copy in zip(messages, counted, strict=True):
                 if copy is not message and "_error" in copy:

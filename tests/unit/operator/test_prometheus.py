@@ -115,16 +115,16 @@ def test_a_reading_has_the_values_and_the_time_of_the_last_scrape(server: Server
 
 
 def test_kminion_s_series_are_read_by_their_own_label(server: Server) -> None:
-    labels: dict[str, Any] = {
+    labels = {
         "__name__": "kminion_kafka_topic_partition_high_water_mark",
         "instance": "kminion:8080",
         "topic_name": "clicks",
     }
-    server.answer = sending(
-        matrix(
-            *({"metric": {**labels, "partition_id": str(p)}, "values": [[AT, f"{p}e+06"]]} for p in (0, 1))
-        )
-    )
+    found: list[dict[str, Any]] = []
+    for partition in ("0", "1"):
+        point = [AT, f"{partition}e+06"]
+        found.append({"metric": {**labels, "partition_id": partition}, "values": [point]})
+    server.answer = sending(matrix(*found))
     assert ask(server.url, label="partition_id") == EndOffsets(AT, (0, 1_000_000))
 
 

@@ -51,10 +51,17 @@ class Pair:
         return self._sent["original"], self._sent["ours"]
 
 
-@pytest.fixture(params=["without settings", "with settings"])
+WAYS: dict[str, dict[str, Any]] = {
+    "without settings": {},
+    "with settings": OWN,
+    "with key reports": {**OWN, "hotkey.report.keys": True},
+}
+
+
+@pytest.fixture(params=WAYS)
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Both ways of use; nothing is ever delivered."""
-    made = Pair({} if request.param == "without settings" else OWN)
+    """Every way of use; nothing is ever delivered."""
+    made = Pair(WAYS[request.param])
     yield made
     made.sent()
 
