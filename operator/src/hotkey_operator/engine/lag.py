@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from hotkey_operator.engine.backlog import Readings, read
 from hotkey_operator.engine.model import Committed, ConsumerLag, Progress
-from hotkey_operator.engine.rates import STEADY_SECONDS, History, over
+from hotkey_operator.engine.rates import STEADY_SECONDS, History, fast, over
 from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.spec import PolicySpec, Release, Source, Trigger
 from hotkey_sdk.routing.report import ClientReport, Role
@@ -121,11 +121,11 @@ def seen(
     every = max(LOOK_SECONDS, pairs / PAIRS_PER_SECOND) if asked else STALE_SECONDS / 2
     kept = {p: limit for p, limit in lags.limits.items() if within(at, limit.at, LIMIT_SECONDS)}
     lags = Lags(at, every, groups, limits=kept)
-    rates = over(history, STEADY_SECONDS)
-    if trigger.lag_seconds is None or rates is None:
+    steady, quick = over(history, STEADY_SECONDS), fast(history)
+    if trigger.lag_seconds is None or steady is None or quick is None:
         return lags
     recent = _recent(lags, changed_at)
-    is_big = _more_than_its_share(rates)
+    is_big = _more_than_its_share(steady, quick)
     hot = _hot(recent, trigger.lag_seconds, is_big)
     slow = None if hot else _slow(recent, trigger.lag_seconds, is_big)
     limits = {p: _limit(recent[heat.group], p, at, kept.get(p)) for p, heat in hot.items()}
@@ -160,9 +160,12 @@ def _recent(lags: Lags, changed_at: float) -> dict[str, Readings]:
     }
 
 
-def _more_than_its_share(rates: Sequence[float]) -> Callable[[int], bool]:
-    mean = sum(rates) / len(rates)
-    return lambda partition: rates[partition] > SHARE * mean
+def _more_than_its_share(*horizons: Sequence[float]) -> Callable[[int], bool]:
+    """Over each horizon: the long one is no matter of chance, and the short one forgets soon."""
+    limits = [SHARE * sum(rates) / len(rates) for rates in horizons]
+    return lambda partition: all(
+        rates[partition] > limit for rates, limit in zip(horizons, limits, strict=True)
+    )
 
 
 def _hot(
@@ -188,19 +191,21 @@ def _hot(
 def _slow(recent: Mapping[str, Readings], lag_seconds: float, is_big: Callable[[int], bool]) -> Slow | None:
     """The group that is furthest behind without a key to blame: over the trigger long, and not catching up.
 
-    A big partition that is hot no more, or not yet, is not held against the group.
+    A big partition that is hot no more, or not yet, is not held against the group. Nor is a small one while
+    all its backlogs together shrink: one consumer works off its partitions one after the other.
     """
     found: list[Slow] = []
     for group, readings in recent.items():
         last = readings[-1]
-        if last.at - readings[0].at < TREND_SECONDS:
+        late = [p for p in last.behind if _is_over(readings, p, lag_seconds)]
+        if last.at - readings[0].at < TREND_SECONDS or _is_shrinking(readings, *late):
             continue
-        for partition, behind in last.behind.items():
+        for partition in late:
+            behind = last.behind[partition]
             alike = behind.seconds < OUT_OF_LINE * last.usual
             still = _stands_still(readings, partition)
             blameless = alike or not is_big(partition) or _is_dead(readings, partition, is_big)
-            late = _is_over(readings, partition, lag_seconds) and not _is_shrinking(readings, partition)
-            if blameless and late:
+            if blameless and not _is_shrinking(readings, partition):
                 found.append(Slow(group, partition, behind.seconds, behind.records, alike, still))
     return max(found, key=lambda slow: (slow.seconds, slow.group, -slow.partition), default=None)
 
@@ -210,9 +215,9 @@ def _is_over(readings: Readings, partition: int, lag_seconds: float) -> bool:
     return len(readings) > 1 and all(reading.seconds(partition) > lag_seconds for reading in readings)
 
 
-def _is_shrinking(readings: Readings, partition: int) -> bool:
+def _is_shrinking(readings: Readings, *partitions: int) -> bool:
     """Whether the backlog is smaller than it was; the lowest of each half, for commits come in steps."""
-    backlog = [reading.records(partition) for reading in readings]
+    backlog = [sum(reading.records(partition) for partition in partitions) for reading in readings]
     half = len(backlog) // 2
     return bool(half) and min(backlog[half:]) < SHRINKING * min(backlog[:half])
 
