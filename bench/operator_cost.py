@@ -25,7 +25,7 @@ from examples.demo.program import Program
 from examples.demo.system import System
 
 CREATE_SECONDS, READY_SECONDS, LEADERS_SECONDS = 240.0, 240, 120.0
-TOPICS_AT_ONCE = 10
+TOPICS_AT_ONCE, POLICIES_AT_ONCE = 10, 10
 SETTLE_SECONDS, WINDOW_SECONDS, WINDOWS = 30.0, 20.0, 4
 QUICK_SECONDS = 3.0
 RECORD = b'{"user_id": "0123456789", "country_id": "DE", "url": "https://example.org/a/page/somewhere"}'
@@ -142,8 +142,9 @@ def _govern(system: System, topics: Sequence[str]) -> None:
         }
         for name in topics
     ]
-    listed = {"apiVersion": "v1", "kind": "List", "items": policies}
-    system.kube.kubectl("apply", "-f", "-", manifest=listed)
+    for start in range(0, len(policies), POLICIES_AT_ONCE):
+        listed = {"apiVersion": "v1", "kind": "List", "items": policies[start : start + POLICIES_AT_ONCE]}
+        system.kube.kubectl("create", "-f", "-", manifest=listed)
     deadline = time.monotonic() + READY_SECONDS
     jsonpath = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"
     while True:
