@@ -12,7 +12,7 @@ from hotkey_operator.engine.backlog import lagging
 from hotkey_operator.engine.lag import registered
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Committed, Progress, TopicFacts
-from hotkey_operator.engine.spec import PolicySpec, Source
+from hotkey_operator.engine.spec import PolicySpec
 from hotkey_operator.ports import Groups, Ports, Unavailable
 from hotkey_sdk.routing.report import ClientReport
 
@@ -32,8 +32,6 @@ async def read_progress(
     """
     if ports.groups is None or topic is None or not memory.lags.is_due(now):
         return None
-    if spec.metrics.source is Source.PRODUCERS:
-        return None  # what they count are no offsets, which groups commit
     names = registered(spec, reports, now)
     if not names:
         return None
