@@ -57,6 +57,7 @@ def pod_of(workload: Manifest) -> Manifest:
                 "extraEnv[0].name=X,extraEnv[0].value=y",
                 "image.pullSecrets[0].name=pull",
                 "serviceAccount.annotations.role=r",
+                "dashboard.enabled=true,dashboard.annotations.folder=kafka",
             ],
             id="everything that can be set",
         ),
