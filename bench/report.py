@@ -116,6 +116,10 @@ def _head(results: Results) -> str:
         "",
         "Made by `make bench` from measured values alone; every part names its command. Performance is "
         "measured here and nowhere asserted in tests.",
+        "",
+        "    make bench                        # every part; writes bench/out, raw values in results.json",
+        "    python -m bench onset --keep      # one part anew, the others as they were",
+        "    make bench-docs                   # copy the report to docs/benchmarks.md",
     ]
     for machine, versions in _grounds(results):
         lines += [
