@@ -8,7 +8,10 @@ import pytest
 
 import hotkey_sdk
 from devstack import Stack
+from tests.sdk_paths import path, pytest_terminal_summary
 from tests.stack.sdk.scene import Load, Scene
+
+__all__ = ["path", "pytest_terminal_summary"]
 
 
 @pytest.fixture

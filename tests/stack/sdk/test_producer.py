@@ -19,6 +19,8 @@ from hotkey_sdk.routing.router import Router
 from hotkey_sdk.routing.table import RecordKey, Route, Shard
 from tests.stack.sdk.scene import PARTITIONS, Scene, until
 
+pytestmark = pytest.mark.usefixtures("path")
+
 KEYS: list[str | bytes] = ["nike", "", "a:1", b"\xff\x00", "é", "x" * 10_000, *(f"ad-{n}" for n in range(20))]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -63,6 +66,53 @@ def test_it_declares_few_dependencies() -> None:
     names = {Requirement(text).name for text in requires("hotkey-sdk") or () if "extra ==" not in text}
 
     assert names == {"confluent-kafka", "cryptography", "msgspec", "redis", "xxhash"}
+
+
+def built(folder: Path, **environment: str) -> tuple[Path, str]:
+    """The wheel of a copy of the SDK, which leaves nothing beside the sources, and what the build said."""
+    sources = folder / "sources"
+    shutil.copytree(SDK, sources, ignore=shutil.ignore_patterns("*.so", "build", "*.egg-info", "__pycache__"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, sources],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = folder.glob("*.whl")
+    return wheel, done.stdout
+
+
+def extensions(wheel: Path) -> list[str]:
+    return [name for name in zipfile.ZipFile(wheel).namelist() if "_fast" in name and "pyi" not in name]
+
+
+def test_a_build_without_a_compiler_takes_the_pure_path(tmp_path: Path) -> None:
+    wheel, _ = built(tmp_path, CC="/no/such/compiler")
+
+    assert extensions(wheel) == []
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "hotkey_sdk", "check"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "path of a record: pure" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="no compiler here")
+def test_a_build_with_a_compiler_has_the_compiled_path_and_its_types(tmp_path: Path) -> None:
+    wheel, said = built(tmp_path)
+
+    assert len(extensions(wheel)) == 1, said
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"hotkey_sdk/py.typed", "hotkey_sdk/_fast.pyi", "hotkey_sdk/routing/router.py"} <= names
 
 
 @pytest.mark.slow
