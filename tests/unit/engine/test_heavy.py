@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotkey_operator.engine.heavy import Attribution, digest, key_loads, top_values, visibility
+from hotkey_operator.engine.heavy import (
+    RECORDS_OF_ONE_BATCH,
+    Attribution,
+    Fraction,
+    digest,
+    key_loads,
+    top_values,
+    visibility,
+)
 from hotkey_operator.engine.model import PartitionSample, SampledRecord
 from hotkey_sdk.routing.table import RecordKey, Route, Shard, shard_key
 from tests.unit.engine.stream import table
@@ -111,6 +120,63 @@ def test_a_single_run_is_not_taken_for_many_observations() -> None:
     assert one is not None
     assert many is not None
     assert one.keys[b"a"].records.error > 5 * many.keys[b"a"].records.error
+
+
+def neighbours(keys: Sequence[bytes], gap: int, run: int = 10) -> PartitionSample:
+    """Runs of so many records with `gap` offsets between them."""
+    found = sample(keys, run=run)
+    starts = [number * (run + gap) for number in range(len(found.runs))]
+    return replace(found, spans=tuple((start, start + run) for start in starts))
+
+
+def batches(chance: random.Random, length: int) -> list[bytes]:
+    """200 records in batches of one key each; `nike` has three tenths."""
+    found: list[bytes] = []
+    while len(found) < 200:
+        found += [b"nike" if chance.random() < 0.3 else b"other"] * length
+    return found[:200]
+
+
+def missed(length: int, gap: int) -> int:
+    """How often of 300 times the true part lies outside its bound."""
+    chance, found = random.Random(5), 0
+    for _ in range(300):
+        seen = digest(neighbours(batches(chance, length), gap), 0, NOBODY, ())
+        assert seen is not None
+        part = seen.keys[b"nike"].records if b"nike" in seen.keys else Fraction(0.0, 1 / 202)
+        found += abs(part.value - 0.3) > part.bound
+    return found
+
+
+def test_runs_that_may_be_of_one_batch_are_not_taken_for_many_batches() -> None:
+    near, far = missed(length=40, gap=0), missed(length=40, gap=RECORDS_OF_ONE_BATCH)
+    assert near < 0.6 * far
+
+
+def test_neighbours_that_are_not_of_one_batch_are_hardly_less_sure() -> None:
+    chance, widened = random.Random(6), []
+    for _ in range(100):
+        keys = batches(chance, 1)
+        near, far = (digest(neighbours(keys, gap), 0, NOBODY, ()) for gap in (0, RECORDS_OF_ONE_BATCH))
+        assert near is not None
+        assert far is not None
+        widened.append(near.keys[b"nike"].records.error / far.keys[b"nike"].records.error)
+    assert min(widened) >= 1.0
+    assert sum(widened) / len(widened) < 1.3
+
+
+def test_the_offsets_that_a_sample_was_read_through_are_kept_with_it() -> None:
+    found = digest(replace(neighbours([b"a", b"b"] * 10, gap=0), spans=((0, 20), (30, 50))), 0, NOBODY, ())
+    assert found is not None
+    assert (found.records, found.offsets) == (20, 40)
+
+
+def test_a_run_that_holds_only_markers_counts_for_its_offsets_alone() -> None:
+    record = SampledRecord(b"a", 100)
+    runs = PartitionSample(0, ((record,), (), (record,)), ((0, 1), (5, 6), (9, 10)))
+    found = digest(runs, 0, NOBODY, ())
+    assert found is not None
+    assert (found.records, found.offsets, found.keys[b"a"].records.value) == (2, 3, 1.0)
 
 
 def test_a_key_is_summed_over_its_partitions_and_scaled_to_those_not_sampled() -> None:
