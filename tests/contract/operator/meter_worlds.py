@@ -112,13 +112,13 @@ class Exporter:
 
 
 @contextmanager
-def watching(exporter: Exporter, folder: Path) -> Iterator[str]:
-    """A Prometheus that scrapes `exporter` every half second; its URL."""
+def watching(exporter: Exporter, folder: Path, scrape_seconds: float = SCRAPE_SECONDS) -> Iterator[str]:
+    """A Prometheus that scrapes `exporter` so often; its URL."""
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1, random.Random())
     config = folder / "prometheus.yml"
     config.write_text(
-        f"global: {{scrape_interval: {int(SCRAPE_SECONDS * 1000)}ms, scrape_timeout: 500ms}}\n"
+        f"global: {{scrape_interval: {int(scrape_seconds * 1000)}ms, scrape_timeout: 500ms}}\n"
         "scrape_configs:\n"
         f"- {{job_name: kafka, static_configs: [{{targets: ['127.0.0.1:{exporter.port}']}}]}}\n"
     )
