@@ -117,3 +117,18 @@ def test_a_broken_line_of_the_kafka_file_is_named_by_its_number(tmp_path: Path) 
 def test_a_password_in_the_redis_url_is_not_shown() -> None:
     settings = read({**MINIMAL, "HOTKEY_REDIS_URL": "redis://user:secret@redis/0"})
     assert "secret@" not in repr(settings)
+
+
+def test_what_metrics_name_can_be_bounded_and_left_out() -> None:
+    assert (read(MINIMAL).metrics_partitions, read(MINIMAL).metrics_keys) == (1_000, True)
+
+    settings = read({**MINIMAL, "HOTKEY_METRICS_PARTITIONS": "0", "HOTKEY_METRICS_KEYS": "false"})
+    assert (settings.metrics_partitions, settings.metrics_keys) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong"), [("HOTKEY_METRICS_PARTITIONS", "many"), ("HOTKEY_METRICS_KEYS", "some")]
+)
+def test_a_mistake_about_metrics_is_named(variable: str, wrong: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable}: '{wrong}'"):
+        read({**MINIMAL, variable: wrong})
