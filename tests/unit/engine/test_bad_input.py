@@ -15,11 +15,15 @@ from hotkey_operator.adapters.dimensions import DimensionReader, RawRecord
 from hotkey_operator.engine.decide import decide
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import (
+    Committed,
+    CountedKey,
     Decision,
     EmitEvent,
     EndOffsets,
+    KeyTally,
     Observation,
     PartitionSample,
+    Progress,
     Published,
     PublishTable,
     SampledRecord,
@@ -54,8 +58,14 @@ class Watched:
     table: Table | None = None
 
     def turn(
-        self, at: float, offsets: Sequence[int], *samples: PartitionSample, read_at: float | None = None
+        self,
+        at: float,
+        offsets: Sequence[int],
+        *samples: PartitionSample,
+        read_at: float | None = None,
+        **beside: Any,
     ) -> Decision:
+        """One turn. `beside`: other fields of the observation."""
         stored = StoredTable(self.table, "v") if self.table else None
         observation = Observation(
             at=at,
@@ -64,6 +74,7 @@ class Watched:
             samples=samples,
             stored=stored,
             published=Published(True, self.table),
+            **beside,
         )
         decision, self.memory = decide(self.spec, observation, self.memory)
         for action in decision.actions:
@@ -219,6 +230,79 @@ def test_a_key_of_any_kind_is_spread_as_it_is(key: bytes) -> None:
         ends = [(4_000 if p == home else 30) * second for p in range(PARTITIONS)]
         watched.turn(START + second, ends, sample(home, {key: 19, b"k": 1}))
     assert watched.routed == {key}
+
+
+# What is told beside the samples
+
+ODD = [float("nan"), float("inf"), -1.0, 0.0, 1e300]
+
+
+@pytest.mark.parametrize("number", ODD)
+def test_a_tally_with_a_total_that_cannot_be_is_as_if_nobody_had_told_it(number: float) -> None:
+    watched = Watched()
+    for second in range(8):
+        counted = CountedKey(records_per_second=3_800.0, bytes_per_second=1e6, missed=0.0)
+        tally = KeyTally(HOME, START, number, 1e6, 1_000, 0.0, {b"nike": counted})
+        decision = watched.turn(START + second, rising(second), tallies=(tally,))
+    assert decision.reason is (Reason.NO_DOMINANT_KEY if number == 1e300 else Reason.SAMPLING)
+    assert watched.routed == set()
+
+
+@pytest.mark.parametrize("number", ODD)
+def test_a_key_that_is_told_to_carry_what_cannot_be_is_left_out_of_the_tally(number: float) -> None:
+    odd = CountedKey(records_per_second=number, bytes_per_second=number, missed=number)
+    sound = CountedKey(records_per_second=3_800.0, bytes_per_second=380_000.0, missed=0.0)
+    watched = Watched()
+    for second in range(8):
+        tally = KeyTally(HOME, START, 4_000.0, 400_000.0, 1_000, 0.0, {b"odd": odd, b"nike": sound})
+        watched.turn(START + second, rising(second), tallies=(tally,))
+    assert watched.routed >= ({b"nike"} if number <= 0 or math.isnan(number) else set())
+
+
+AMOUNTS = st.one_of(st.sampled_from(ODD), st.floats())
+
+
+@given(
+    st.lists(AMOUNTS, min_size=3, max_size=3),
+    st.integers(-5, 2**40),
+    st.lists(st.builds(CountedKey, AMOUNTS, AMOUNTS, AMOUNTS), max_size=3),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_tally_makes_it_raise(totals: list[float], samples: int, counted: list[CountedKey]) -> None:
+    records, size, unlisted = totals
+    keys = {b"k%d" % number: each for number, each in enumerate(counted)}
+    watched = Watched()
+    for second in range(3):
+        tally = KeyTally(HOME, START, records, size, samples, unlisted, keys)
+        watched.turn(START + second, rising(second), tallies=(tally,))
+
+
+def test_a_tally_of_a_partition_that_is_not_there_is_nobodys() -> None:
+    watched = Watched()
+    counted = CountedKey(records_per_second=3_800.0, bytes_per_second=1e6, missed=0.0)
+    for second in range(8):
+        tally = KeyTally(PARTITIONS + 7, START, 4_000.0, 1e6, 1_000, 0.0, {b"nike": counted})
+        decision = watched.turn(START + second, rising(second), tallies=(tally,))
+    assert decision.reason is Reason.SAMPLING
+
+
+@pytest.mark.parametrize("size", [-1, 2**63, 0])
+def test_log_sizes_that_cannot_be_do_not_keep_a_key_from_being_spread_for_its_records(size: int) -> None:
+    watched = Watched(spec(trigger={"recordsPerSecond": 1_000}))
+    for second in range(8):
+        sizes = EndOffsets(START + second, (size * second % 2**63,) * (PARTITIONS + second % 2))
+        watched.turn(START + second, rising(second), sample(HOME, {b"nike": 19, b"k": 1}), log_sizes=sizes)
+    assert watched.routed == {b"nike"}
+
+
+def test_commits_that_cannot_be_make_nothing_hot_and_nobody_slow() -> None:
+    watched = Watched(spec(trigger={"lagSeconds": 5}, consumers={"groups": ["g"]}))
+    for second in range(0, 60, 3):
+        offsets = {p: (-1_001, 2**63 - 1, -(2**63))[p % 3] for p in range(-3, 40)}
+        progress = Progress((Committed("g", offsets), Committed("h", {}, "no")), {HOME: -5, 99: 2**63})
+        decision = watched.turn(START + second, rising(second, 40), progress=progress)
+        assert decision.reason in (Reason.STEADY, Reason.WAITING)
+    assert watched.routed == set()
 
 
 # Topics

@@ -17,23 +17,32 @@ def evidence(tally: KeyTally, at: float) -> Evidence | None:
 
     A key's part lies between what was counted under it and that with all it may have missed: the middle is
     taken, and half the width goes into the bound beside the error of counting `samples` records only. It says
-    nothing of dimensions: producers count keys alone.
+    nothing of dimensions: producers count keys alone. What is no amount at all is as if it was not told.
     """
-    if tally.records_per_second <= 0 or tally.samples <= 0:
+    totals = (tally.records_per_second, tally.bytes_per_second, tally.unlisted)
+    if not all(map(_is_amount, totals)) or tally.records_per_second == 0 or tally.samples <= 0:
         return None
     return Evidence(
         at=at,
         records=_effective(tally),
         mean_bytes=tally.bytes_per_second / tally.records_per_second,
-        keys={key: _key(tally, counted) for key, counted in tally.keys.items()},
+        keys={key: _key(tally, counted) for key, counted in tally.keys.items() if _is_sound(counted)},
     )
+
+
+def _is_sound(counted: CountedKey) -> bool:
+    return all(map(_is_amount, (counted.records_per_second, counted.bytes_per_second, counted.missed)))
+
+
+def _is_amount(number: float) -> bool:
+    return 0 <= number < math.inf
 
 
 def _effective(tally: KeyTally) -> int:
     """So many records that a key which none of them shows carries at most about `unlisted`."""
     if tally.unlisted <= 0:
         return tally.samples
-    return max(1, min(tally.samples, int(tally.records_per_second / tally.unlisted)))
+    return max(1, int(min(tally.samples, tally.records_per_second / tally.unlisted)))
 
 
 def _key(tally: KeyTally, counted: CountedKey) -> KeyEvidence:
