@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from hotkey_operator.ports import PublishedEnvelope
-from hotkey_sdk.routing.report import ClientReport, Role, encode_report
+from hotkey_sdk.routing.report import (
+    ClientReport,
+    KeyReport,
+    PartitionCount,
+    Role,
+    encode_key_report,
+    encode_report,
+)
 from hotkey_sdk.routing.table import Stream
 from tests.contract.operator.conftest import Run
 from tests.contract.operator.worlds import DistributionWorld, fresh
@@ -193,5 +200,31 @@ def test_forgotten_clients_are_reported_no_more(run: Run, redis: DistributionWor
             await redis.plant_report(where, report.client_id, encode_report(report))
         await redis.distribution.forget(where, ["c0", "c2", "never there"])
         assert await redis.distribution.reports(where) == (reports[1],)
+
+    run(scenario())
+
+
+def test_what_producers_counted_is_listed_and_what_cannot_be_decoded_is_left_out(
+    run: Run, redis: DistributionWorld
+) -> None:
+    async def scenario() -> None:
+        where = stream()
+        counted = KeyReport("p1", 1.0, 5.0, 2.0, (PartitionCount(3, 70),))
+        await redis.plant_key_report(where, "p1", encode_key_report(counted))
+        await redis.plant_key_report(where, "broken", b"\xff{")
+        await redis.plant_key_report(where, "wrong", b'{"client_id": "p2", "partitions": [[-1, 2]]}')
+        assert await redis.distribution.key_reports(where) == (counted,)
+        assert await redis.distribution.key_reports(stream()) == ()
+
+    run(scenario())
+
+
+def test_a_forgotten_client_s_counts_are_gone_too(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        where = stream()
+        for name in ("p1", "p2"):
+            await redis.plant_key_report(where, name, encode_key_report(KeyReport(name, 1.0, 5.0, 2.0)))
+        await redis.distribution.forget(where, ["p1"])
+        assert [each.client_id for each in await redis.distribution.key_reports(where)] == ["p2"]
 
     run(scenario())

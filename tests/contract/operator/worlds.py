@@ -21,7 +21,7 @@ from devstack import Stack
 from hotkey_operator.adapters.kafka import KafkaBrokers
 from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.ports import Brokers, Distribution
-from hotkey_sdk.routing.names import hint_channel, reports_key, table_key
+from hotkey_sdk.routing.names import hint_channel, key_reports_key, reports_key, table_key
 from hotkey_sdk.routing.table import Stream
 from tests.simulation.memory import MemoryBrokers, MemoryDistribution
 
@@ -165,6 +165,8 @@ class DistributionWorld(Protocol):
 
     async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None: ...
 
+    async def plant_key_report(self, stream: Stream, client_id: str, data: bytes) -> None: ...
+
     async def block_reports(self, stream: Stream) -> None:
         """Put something that is no hash in the place of the reports."""
         ...
@@ -198,6 +200,9 @@ class RedisWorld:
 
     async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
         self._client.hset(reports_key(stream), client_id, data)
+
+    async def plant_key_report(self, stream: Stream, client_id: str, data: bytes) -> None:
+        self._client.hset(key_reports_key(stream), client_id, data)
 
     async def block_reports(self, stream: Stream) -> None:
         self._client.set(reports_key(stream), "no hash")
@@ -235,6 +240,9 @@ class MemoryDistributionWorld:
 
     async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
         self._memory.plant_report(stream, client_id, data)
+
+    async def plant_key_report(self, stream: Stream, client_id: str, data: bytes) -> None:
+        self._memory.plant_key_report(stream, client_id, data)
 
     async def block_reports(self, stream: Stream) -> None:
         """The memory's reports are of one type."""

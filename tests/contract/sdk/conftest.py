@@ -28,6 +28,7 @@ class World(Protocol):
     def lie(self, stream: Stream, digest: str) -> None: ...
     def spoil(self, stream: Stream) -> None: ...
     def reports(self, stream: Stream) -> dict[str, bytes]: ...
+    def key_reports(self, stream: Stream) -> dict[str, bytes]: ...
     def go_down(self) -> None: ...
     def come_back(self) -> None: ...
 
@@ -48,6 +49,9 @@ class MemoryWorld:
 
     def reports(self, stream: Stream) -> dict[str, bytes]:
         return self.memory.reports_of.get(stream, {})
+
+    def key_reports(self, stream: Stream) -> dict[str, bytes]:
+        return self.memory.key_reports_of.get(stream, {})
 
     def go_down(self) -> None:
         self.memory.down = True
@@ -75,7 +79,13 @@ class ValkeyWorld:
         self._redis.set(names.table_key(stream), "a text")
 
     def reports(self, stream: Stream) -> dict[str, bytes]:
-        found: dict[Any, Any] = self._redis.hgetall(names.reports_key(stream))
+        return self._hash(names.reports_key(stream))
+
+    def key_reports(self, stream: Stream) -> dict[str, bytes]:
+        return self._hash(names.key_reports_key(stream))
+
+    def _hash(self, key: str) -> dict[str, bytes]:
+        found: dict[Any, Any] = self._redis.hgetall(key)
         return {client.decode(): report for client, report in found.items()}
 
     def go_down(self) -> None:

@@ -114,6 +114,20 @@ def test_reports_are_written_and_withdrawn_by_client(world: World) -> None:
     assert world.reports(VIEWS) == {}
 
 
+def test_counts_are_written_and_withdrawn_with_the_report(world: World) -> None:
+    world.store.report({CLICKS: b"a"}, "a")
+    world.store.report_keys({CLICKS: b"a1", VIEWS: b"a2"}, "a")
+    world.store.report_keys({CLICKS: b"b"}, "b")
+    world.store.report_keys({CLICKS: b"a3"}, "a")
+
+    assert world.key_reports(CLICKS) == {"a": b"a3", "b": b"b"}
+    assert world.reports(CLICKS) == {"a": b"a"}
+    world.store.withdraw([CLICKS, VIEWS], "a")
+    assert world.key_reports(CLICKS) == {"b": b"b"}
+    assert world.key_reports(VIEWS) == {}
+    assert world.reports(CLICKS) == {}
+
+
 def test_a_store_that_is_down_says_so_and_works_again_when_it_is_back(world: World) -> None:
     world.store.read({CLICKS: ""})
     world.go_down()
@@ -122,6 +136,7 @@ def test_a_store_that_is_down_says_so_and_works_again_when_it_is_back(world: Wor
         lambda: world.store.read({CLICKS: ""}),
         lambda: world.store.wait_for_hint([CLICKS], 0.1),
         lambda: world.store.report({CLICKS: b"x"}, "a"),
+        lambda: world.store.report_keys({CLICKS: b"x"}, "a"),
         lambda: world.store.withdraw([CLICKS], "a"),
     ):
         with pytest.raises(StoreUnavailableError):

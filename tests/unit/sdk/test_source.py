@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from hotkey_sdk._key_counts import KeyCounts
 from hotkey_sdk._settings import Settings
-from hotkey_sdk._source import REPORT_SECONDS, TableSource
+from hotkey_sdk._source import KEY_REPORT_SECONDS, REPORT_SECONDS, TableSource
 from hotkey_sdk._stats import TableStats
 from hotkey_sdk.routing import codec
 from hotkey_sdk.routing.envelope import PublicKeys, SigningKey, seal
-from hotkey_sdk.routing.report import ClientReport, Role, decode_report
+from hotkey_sdk.routing.report import ClientReport, KeyReport, Role, decode_key_report, decode_report
 from hotkey_sdk.routing.router import Router
 from hotkey_sdk.routing.table import Stream, Table
 from tests.contract.sdk.memory_store import MemoryStore
@@ -36,6 +37,7 @@ class Followed:
     cluster_id: str | None = STREAM.cluster_id
     now: float = 1000.0
     applies_itself: bool = False
+    key_counts: KeyCounts | None = None
 
     def __post_init__(self) -> None:
         settings = Settings("redis://unused", "client-1", PublicKeys.of([KEY]), poll_interval_seconds=3600)
@@ -46,6 +48,7 @@ class Followed:
             identify=lambda: self.cluster_id,
             adopt=self._adopt,
             applies_itself=self.applies_itself,
+            key_counts=self.key_counts,
         )
         self.source._asked.append(STREAM.topic)  # follow() would start the thread
 
@@ -294,3 +297,43 @@ def test_a_defect_in_a_turn_does_not_end_the_thread(
 
     until(lambda: running.adopted == [("clicks", 5)], running.source.stats)
     assert "table_source_failed" in caplog.text
+
+
+def told(store: MemoryStore) -> KeyReport:
+    return decode_key_report(store.key_reports_of[STREAM]["client-1"])
+
+
+def test_what_was_counted_is_told_every_few_seconds_with_a_window_since_the_last_time() -> None:
+    counts = KeyCounts(1_000.0)
+    followed = Followed(key_counts=counts)
+    counts.add(STREAM.topic, b"nike", 3, 100, 1)
+    followed.turn(1.0)
+    first = told(followed.store)
+    counts.add(STREAM.topic, b"nike", 3, 100, 1)
+    followed.turn(KEY_REPORT_SECONDS / 2)
+    assert told(followed.store) == first
+    followed.turn(KEY_REPORT_SECONDS / 2)
+
+    second = told(followed.store)
+
+    assert (second.client_id, second.window_seconds) == ("client-1", KEY_REPORT_SECONDS)
+    assert [(count.records, count.window_records) for count in second.partitions] == [(2, 1)]
+
+
+def test_what_was_counted_while_the_store_was_away_stays_in_the_totals() -> None:
+    counts = KeyCounts(1_000.0)
+    followed = Followed(key_counts=counts)
+    counts.add(STREAM.topic, b"nike", 3, 100, 1)
+    followed.turn(1.0)
+    followed.store.down = True
+    counts.add(STREAM.topic, b"nike", 3, 100, 1)
+    followed.turn(5.0)
+    followed.store.down = False
+    followed.turn(5.0)
+    assert [count.records for count in told(followed.store).partitions] == [2]
+
+
+def test_a_client_that_counts_nothing_tells_nothing() -> None:
+    followed = Followed()
+    followed.turn(5.0)
+    assert followed.store.key_reports_of == {}
