@@ -7,7 +7,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .venv/.ready: requirements.txt operator/pyproject.toml producer_sdk/pyproject.toml aggregator/pyproject.toml \
-    producer_sdk/setup.py producer_sdk/src/hotkey_sdk/_fast.c
+    producer_sdk/setup.py $(wildcard producer_sdk/c/*)
 	@command -v python3 >/dev/null || { echo "python3 (3.11 or newer) is missing: install it from your distribution"; exit 1; }
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is $$(python3 -V), 3.11 or newer is needed"; exit 1; }
 	@echo "installing the Python packages into .venv"

@@ -3,6 +3,10 @@
 `optional`: without a compiler the distribution is built all the same, and the path in Python is taken.
 """
 
+from pathlib import Path
+
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("hotkey_sdk._fast", ["src/hotkey_sdk/_fast.c"], optional=True)])
+HEADERS = sorted(str(path) for path in Path("c").glob("*.h"))
+
+setup(ext_modules=[Extension("hotkey_sdk._fast", ["c/fast.c"], depends=HEADERS, optional=True)])

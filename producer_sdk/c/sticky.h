@@ -1,0 +1,136 @@
+/* A route without an order: one slot for as long as a batch. */
+
+#ifndef HOTKEY_STICKY_H
+#define HOTKEY_STICKY_H
+
+#include "route.h"
+
+typedef struct {
+    PyObject_HEAD
+    Route route;
+    Counts *counts;
+    PyObject *clock; /* NULL: the machine's own */
+    double seconds, until;
+    long long records, records_left, size_bytes, bytes_left;
+    uint64_t slot, stride;
+} StickyLane;
+
+static int
+sticky_now(StickyLane *self, double *now)
+{
+    if (self->clock != NULL) {
+        PyObject *said = PyObject_CallNoArgs(self->clock);
+        *now = said == NULL ? -1.0 : PyFloat_AsDouble(said);
+        Py_XDECREF(said);
+        return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
+    }
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    *now = (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+    return 0;
+}
+
+static Choice
+sticky_choose(StickyLane *self, PyObject *value, uint64_t *slot)
+{
+    double now;
+    Py_ssize_t size = 0;
+    if (sticky_now(self, &now) < 0) {
+        return FAILED;
+    }
+    if (value != NULL && value != Py_None) {
+        size = PyBytes_CheckExact(value) ? PyBytes_GET_SIZE(value) : PyObject_Size(value);
+        if (size < 0) {
+            return FAILED;
+        }
+    }
+    if (now >= self->until || self->records_left <= 0 || self->bytes_left <= 0) {
+        self->slot += self->stride;
+        self->until = now + self->seconds;
+        self->records_left = self->records;
+        self->bytes_left = self->size_bytes;
+    }
+    self->records_left--;
+    self->bytes_left -= size;
+    *slot = self->slot;
+    return CHOSEN;
+}
+
+static PyObject *
+sticky_choose_method(StickyLane *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint64_t slot;
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "choose() takes value, dimensions, headers and timestamp");
+        return NULL;
+    }
+    return sticky_choose(self, args[0], &slot) == CHOSEN ? destination_at(&self->route, slot) : NULL;
+}
+
+static PyObject *
+sticky_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
+{
+    PyObject *destinations, *counts, *clock;
+    double seconds;
+    long long records, size_bytes;
+    unsigned long long slot, stride;
+    if (!PyArg_ParseTuple(args, "O!O!dLLKKO:StickyLane", &PyTuple_Type, &destinations, &CountsType, &counts,
+                          &seconds, &records, &size_bytes, &slot, &stride, &clock)) {
+        return NULL;
+    }
+    StickyLane *self = (StickyLane *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->counts = (Counts *)Py_NewRef(counts);
+    self->clock = clock == Py_None ? NULL : Py_NewRef(clock);
+    self->seconds = seconds;
+    self->records = records;
+    self->size_bytes = size_bytes;
+    self->slot = slot;
+    self->stride = stride;
+    if (route_of(&self->route, destinations) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int
+sticky_traverse(StickyLane *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->route.destinations);
+    Py_VISIT(self->counts);
+    Py_VISIT(self->clock);
+    return 0;
+}
+
+static void
+sticky_dealloc(StickyLane *self)
+{
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(self->clock);
+    route_clear(&self->route);
+    Py_CLEAR(self->counts);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMethodDef sticky_methods[] = {
+    {"choose", (PyCFunction)(void (*)(void))sticky_choose_method, METH_FASTCALL,
+     "choose($self, value, dimensions, headers, timestamp, /)\n--\n\nThe current batch's destination."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject StickyLaneType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "hotkey_sdk._fast.StickyLane",
+    .tp_doc = "A route without an order: one slot for a batch.",
+    .tp_basicsize = sizeof(StickyLane),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = sticky_new,
+    .tp_dealloc = (destructor)sticky_dealloc,
+    .tp_traverse = (traverseproc)sticky_traverse,
+    .tp_methods = sticky_methods,
+};
+
+#endif
