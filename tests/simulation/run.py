@@ -53,6 +53,7 @@ START = 1_790_000_000.0  # unix seconds at which a run begins
 TOPIC, PARTITIONS, MORE_PARTITIONS = "clicks", 6, 9
 PRODUCERS = 3
 HOT_AT, COLD_AT, SPREAD_BY, END = 6.0, COOL_FIRST - 2, COOL_FIRST - 2, 100.0
+PACES = (1.0, 1.0, 3.0, 10.0)  # how often quiet partitions are read, in seconds
 EVEN_SECONDS, EVEN = 10.0, 2.5  # max/mean over so many seconds: a few records; unspread it is above 4
 QUIET = {b"k%d" % i: 1.2 / PRODUCERS for i in range(20)}  # records/s of one producer
 HOT = {**QUIET, b"nike": 60.0 / PRODUCERS}
@@ -106,6 +107,7 @@ class World:
         signing = SigningKey.from_bytes(b"k" * 32)
         self.signer = EnvelopeSigner(signing)
         self.weather = Weather(self.report.faults, self.chance, self.now, self.tell)
+        self.pace_seconds = PACES[seed % len(PACES)]
         self.spec: PolicySpec = parse_spec({**(ORDERED_POLICY if seed % 2 else POLICY), **_watched(seed)})
         self.ledger = Ledger()
         self.adopted: dict[str, list[int]] = {}
@@ -256,7 +258,8 @@ class Operator:
 
     async def _turns(self, turn: Turn) -> None:
         while True:
-            outcome = await turn.step(self._world.clock(), self._world.chance.randrange(2**32))
+            seed, pace = self._world.chance.randrange(2**32), self._world.pace_seconds
+            outcome = await turn.step(self._world.clock(), seed, pace_seconds=pace)
             decision = outcome.decision
             said = f"{decision.reason}: {decision.message}" if decision else outcome.failure or "stands by"
             self._world.tell(f"operator: {said}")
