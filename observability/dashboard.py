@@ -81,7 +81,7 @@ def now() -> list[Drawn]:
             "How long ago the operator's last turn for this policy ended.",
             f"time() - max({of('last_turn_timestamp_seconds')})",
             unit="s",
-            steps=((15, "orange"), (60, "red")),
+            steps=((30, "orange"), (60, "red")),
         ),
         figure(
             "Trigger to table",

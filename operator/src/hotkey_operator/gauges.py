@@ -158,10 +158,10 @@ def _rejected(watched: Watched, exposure: Exposure) -> Values:
 
 def _partitions(watched: Watched, exposure: Exposure) -> Values:
     """Over ten seconds: as fresh as a scrape can show, and as steady as a picture needs."""
-    found = rates.over(watched.memory.history, rates.STEADY_SECONDS) if watched.table else None
-    if found is None or len(found) > exposure.partitions:
+    history = watched.memory.history
+    if watched.table is None or len(history.columns) > exposure.partitions:
         return
-    for partition, rate in enumerate(found):
+    for partition, rate in enumerate(rates.over(history, rates.STEADY_SECONDS) or ()):
         yield (str(partition),), rate
 
 
