@@ -29,7 +29,14 @@ class CountingProducer(Producer):
     _weight: int  # of the next record that is looked at,
     _left: int  # and how many records on it is
 
-    def produce(
+    def produce(self, *args: Any, **keywords: Any) -> None:
+        """As `Producer.produce`: what is not looked at is handed on as it came."""
+        self._left -= 1
+        if self._left > 0:
+            return Producer.produce(self, *args, **keywords)
+        return self._produce_counted(*args, **keywords)
+
+    def _produce_counted(
         self,
         topic: str,
         value: str | bytes | None = None,
@@ -41,11 +48,8 @@ class CountingProducer(Producer):
         headers: HeadersLike | None = None,
         dimensions: Dimensions | None = None,
     ) -> None:
-        """As `Producer.produce`."""
-        self._left -= 1
-        if self._left <= 0:
-            callback = self._counted(key, callback or on_delivery)
-        super().produce(topic, value, key, partition, callback, on_delivery, timestamp, headers, dimensions)
+        counting = self._counted(key, callback or on_delivery)
+        Producer.produce(self, topic, value, key, partition, counting, None, timestamp, headers, dimensions)
 
     def produce_batch(
         self,

@@ -25,7 +25,7 @@ from hotkey_sdk.routing.report import (
 
 TOPICS_AT_MOST = 32  # others are not counted
 SAMPLES_PER_SECOND = 1_000  # about so many are looked at, however many are sent
-SAMPLES_AT_ONCE = 4_000  # looked at in one window, before fewer are
+SAMPLES_AT_ONCE = 2_000  # looked at since the last report, before fewer are
 WEIGHT_AT_MOST = 1_024  # records that one counts for
 
 
@@ -67,7 +67,7 @@ class KeyCounts:
         self._started = started
         self._chance = chance
         self._topics: dict[str, _Topic] = {}
-        self._samples = 0
+        self._samples = self._records = 0  # since the weight, and since the time, was last adjusted
         self._adjusted_at = started
         self._lock = threading.Lock()
 
@@ -86,6 +86,7 @@ class KeyCounts:
             if key is not None and len(key) <= KEY_BYTES_AT_MOST:
                 counted.window.sketch.add((partition, key), weight, weight * size_bytes)
             self._samples += 1
+            self._records += weight
             if self._samples >= SAMPLES_AT_ONCE and self.weight < WEIGHT_AT_MOST:
                 self.weight, self._samples = 2 * self.weight, 0
 
@@ -102,13 +103,17 @@ class KeyCounts:
         )
 
     def adjust(self, now: float) -> None:
-        """Look at more or fewer records, by how many were sent since the last time."""
+        """Look at more or fewer records, by how many were sent since the last time.
+
+        More by a step at a time: who sends in bursts is not to be looked at in full at the start of each.
+        """
         with self._lock:
             seconds = now - self._adjusted_at
             if seconds > 0:
-                wanted = self.weight * self._samples / seconds / SAMPLES_PER_SECOND
-                self.weight = _power_of_two(wanted)
-            self._samples, self._adjusted_at = 0, now
+                wanted = _power_of_two(self._records / seconds / SAMPLES_PER_SECOND)
+                self.weight = max(wanted, self.weight // 2, 1)
+            self._samples = self._records = 0
+            self._adjusted_at = now
 
     def _topic(self, name: str) -> _Topic | None:
         found = self._topics.get(name)

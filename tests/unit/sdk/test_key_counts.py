@@ -76,11 +76,12 @@ def test_fewer_records_are_looked_at_when_more_are_sent_and_again_more_when_less
     counts = KeyCounts(START)
     for _ in range(SAMPLES_AT_ONCE - 1):
         counts.add("clicks", b"k", 0, 1, 1)
-    counts.adjust(START + 1)
+    counts.adjust(START + 0.5)
     assert counts.weight == 4
-    counts.add("clicks", b"k", 0, 1, 4)
-    counts.adjust(START + 2)
-    assert counts.weight == 1
+    for second, weight in ((1, 2), (2, 1), (3, 1)):
+        counts.add("clicks", b"k", 0, 1, 4)
+        counts.adjust(START + second)
+        assert counts.weight == weight
 
 
 def test_the_weight_is_bounded_whatever_the_clock_says() -> None:
