@@ -35,6 +35,7 @@ class KafkaAddress:
 
 SESSION_MS = 1_000  # a restarted node waits for its old session to end; 9 s would be usual
 BUSY_SESSION_MS = 20_000
+BUSY_FLAGS = ("-Xmx2g",)
 
 
 class KafkaNode(Part):
@@ -57,6 +58,7 @@ class KafkaNode(Part):
         self._cluster_id = cluster_id
         self._files = files
         self._session_ms = BUSY_SESSION_MS if busy else SESSION_MS
+        self._flags = BUSY_FLAGS if busy else ()
 
     @property
     def _properties(self) -> Path:
@@ -75,7 +77,7 @@ class KafkaNode(Part):
         formatted.touch()
 
     def command(self) -> Command:
-        return Command(self._files.java(["kafka.Kafka", str(self._properties)]))
+        return Command(self._files.java(["kafka.Kafka", str(self._properties)], self._flags))
 
     def probe(self) -> str | None:
         """Asks this very node, so that nobody else's answer is taken for its own."""

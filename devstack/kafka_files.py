@@ -65,12 +65,13 @@ class KafkaFiles:
     archive: Path | None = None
     made_archive: Path | None = None
 
-    def java(self, arguments: Sequence[str]) -> list[str]:
+    def java(self, arguments: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
+        """The command line; `flags` of the JVM win over the usual ones."""
         shared = [f"-XX:SharedArchiveFile={self.archive}"] if self.archive else []
         if self.made_archive and arguments[0] == "kafka.Kafka":
             shared = [f"-XX:ArchiveClassesAtExit={self.made_archive}"]
         logging = f"-Dlog4j2.configurationFile={self.log4j}"
-        return ["java", *JVM_FLAGS, *shared, logging, "-cp", f"{self.libs}/*", *arguments]
+        return ["java", *JVM_FLAGS, *flags, *shared, logging, "-cp", f"{self.libs}/*", *arguments]
 
 
 def pom(versions: KafkaVersions) -> str:
