@@ -189,7 +189,13 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 
 
 def _lag(lag: ConsumerLag) -> dict[str, Any]:
-    told = {"group": lag.group, "seconds": lag.seconds, "partition": lag.partition, "records": lag.records}
+    told = {
+        "group": lag.group,
+        "seconds": lag.seconds,
+        "partition": lag.partition,
+        "records": lag.records,
+        "message": lag.failure,
+    }
     found = {name: value for name, value in told.items() if value is not None}
     return found if lag.seconds is None else {**found, "seconds": round(lag.seconds, 1)}
 

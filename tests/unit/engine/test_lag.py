@@ -265,7 +265,7 @@ def test_a_group_without_commits_and_one_that_cannot_be_asked_are_told_by_name_a
     model = ConsumedStream(policy(), NIKE)
     assert lag(model.turns(10)) == ConsumerLag("billing")
     model.away = True
-    assert lag(model.turns(60)) == ConsumerLag("billing")
+    assert lag(model.turns(60)) == ConsumerLag("billing", failure="no answer")
     assert reasons(model) == {Reason.STEADY, Reason.WAITING}
 
 

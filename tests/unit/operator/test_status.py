@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 
 from hotkey_operator.act.executor import Applied
-from hotkey_operator.engine.model import Condition, Decision, KeyVerdict, Observation, StoredTable, Summary
+from hotkey_operator.engine.model import (
+    Condition,
+    ConsumerLag,
+    Decision,
+    KeyVerdict,
+    Observation,
+    StoredTable,
+    Summary,
+)
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.loop import Outcome
 from hotkey_operator.status import FIGURES_SECONDS, Pace, policy_status, table_status
@@ -148,3 +156,19 @@ def test_a_key_keeps_its_time_until_it_is_routed_otherwise() -> None:
     wider = status(decided(verdicts=(replace(verdict, shards=12),)), now=3_000.0, previous=cooling)
     times = [each["keys"][0]["since"] for each in (first, cooling, wider)]
     assert times == ["1970-01-01T00:16:40Z", "1970-01-01T00:16:40Z", "1970-01-01T00:50:00Z"]
+
+
+def test_the_lag_of_each_group_is_told_with_what_is_known_of_it_and_goes_when_no_group_is_looked_at() -> None:
+    lags = (
+        ConsumerLag("audit"),
+        ConsumerLag("billing", 41.04, 3, 12_000),
+        ConsumerLag("idle", 0.0, None, 0),
+        ConsumerLag("secret", failure="not authorized"),
+    )
+    assert status(decided(summary=Summary(consumer_lag=lags)))["consumerLag"] == [
+        {"group": "audit"},
+        {"group": "billing", "seconds": 41.0, "partition": 3, "records": 12_000},
+        {"group": "idle", "seconds": 0.0, "records": 0},
+        {"group": "secret", "message": "not authorized"},
+    ]
+    assert status(decided(summary=Summary()))["consumerLag"] is None

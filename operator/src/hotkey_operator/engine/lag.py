@@ -8,7 +8,7 @@ to blame, and moving one would not help.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hotkey_operator.engine.backlog import Readings, read
 from hotkey_operator.engine.model import Committed, ConsumerLag, Progress
@@ -66,7 +66,8 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Lags:
-    """What is remembered of the groups. `at`: of the last look; `groups`: readings of each, oldest first.
+    """What is remembered of the groups. `at`: of the last look; `groups`: readings of each, oldest first;
+    `failures`: why some could not be asked then.
 
     `hot` and `slow` are what the last look told; `limits` outlive it for a while.
     """
@@ -74,6 +75,7 @@ class Lags:
     at: float = float("-inf")
     every_seconds: float = LOOK_SECONDS
     groups: Mapping[str, Readings] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
     hot: Mapping[int, Heat] = field(default_factory=dict)
     slow: Slow | None = None
     limits: Mapping[int, Limit] = field(default_factory=dict)
@@ -120,7 +122,8 @@ def seen(
     asked = any(each.failure is None for each in progress.groups)
     every = max(LOOK_SECONDS, pairs / PAIRS_PER_SECOND) if asked else STALE_SECONDS / 2
     kept = {p: limit for p, limit in lags.limits.items() if within(at, limit.at, LIMIT_SECONDS)}
-    lags = Lags(at, every, groups, limits=kept)
+    failures = {each.group: each.failure for each in progress.groups if each.failure is not None}
+    lags = Lags(at, every, groups, failures, limits=kept)
     steady, quick = over(history, STEADY_SECONDS), fast(history)
     if trigger.lag_seconds is None or steady is None or quick is None:
         return lags
@@ -130,7 +133,7 @@ def seen(
     slow = None if hot else _slow(recent, trigger.lag_seconds, is_big)
     limits = {p: _limit(recent[heat.group], p, at, kept.get(p)) for p, heat in hot.items()}
     managed = {**kept, **{p: limit for p, limit in limits.items() if limit is not None}}
-    return Lags(at, every, lags.groups, hot, slow, managed)
+    return replace(lags, hot=hot, slow=slow, limits=managed)
 
 
 def _extended(
@@ -275,11 +278,11 @@ def told(lags: Lags, at: float) -> tuple[ConsumerLag, ...]:
 
 
 def _told(group: str, lags: Lags, at: float) -> ConsumerLag:
-    readings = lags.groups.get(group, ())
+    readings, failure = lags.groups.get(group, ()), lags.failures.get(group)
     if not readings or not within(at, readings[-1].at, STALE_SECONDS + lags.every_seconds):
-        return ConsumerLag(group)
+        return ConsumerLag(group, failure=failure)
     behind = readings[-1].behind
     if not behind:
-        return ConsumerLag(group, 0.0, None, 0)
+        return ConsumerLag(group, 0.0, None, 0, failure)
     worst = max(behind, key=lambda p: (behind[p].seconds, behind[p].records, -p))
-    return ConsumerLag(group, behind[worst].seconds, worst, behind[worst].records)
+    return ConsumerLag(group, behind[worst].seconds, worst, behind[worst].records, failure)

@@ -275,13 +275,15 @@ class Condition:
 class ConsumerLag:
     """How far a group is behind on the partition where it is furthest behind, in seconds and in records.
 
-    All None: it has committed nothing on this topic, or could not be asked.
+    All None: it has committed nothing on this topic, or could not be asked lately. `failure`: why it could not
+    be asked the last time.
     """
 
     group: str
     seconds: float | None = None
     partition: int | None = None
     records: int | None = None
+    failure: str | None = None
 
 
 class Sizes(StrEnum):
