@@ -275,8 +275,8 @@ class Condition:
 class ConsumerLag:
     """How far a group is behind on the partition where it is furthest behind, in seconds and in records.
 
-    All None: it has committed nothing on this topic, or could not be asked lately. `failure`: why it could not
-    be asked the last time.
+    All None: it has committed nothing on this topic, or could not be asked lately. `failure`: why it could
+    not be asked the last time.
     """
 
     group: str
