@@ -41,8 +41,8 @@ class Stack:
     `environment` is asked for KUBEBUILDER_ASSETS, KAFKA_HOME and REDIS_URL, the process's by default.
     `redis_persistent` makes Valkey keep its data over a kill. `use_cluster` is the kubeconfig of a
     cluster to use instead of starting one. `busy_brokers` have memory for thousands of partitions and
-    do not lose their session when they answer late; a killed one is missed later. Starting raises StackError; what it began
-    is stopped then.
+    do not lose their session when they answer late; a killed one is missed later. Starting raises
+    StackError; what it began is stopped then.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ from hotkey_operator.loop import Outcome, Turn, bury
 from hotkey_operator.metrics import Metrics
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
 from hotkey_operator.resting import TURN_SECONDS, Next, Rest, Told
-from hotkey_operator.status import Pace, conditions_of, policy_status, table_status
+from hotkey_operator.status import FIGURES_SECONDS, Pace, conditions_of, policy_status, table_status
 
 BURIAL_SECONDS = 2.0
 PREFIX = "hotkeys.dev"
@@ -191,13 +191,18 @@ class Governor:
             self._metrics.failed(ref)
             logs.say("turn failed unexpectedly", level=logging.ERROR, error=error, policy=ref)
 
+    @property
+    def _pace(self) -> float:
+        """How often quiet partitions are read and quiet streams turn, in seconds."""
+        return quiet_seconds(sum(self._partitions.values()))
+
     async def _is_due(self, governed: _Governed, body: kopf.Body, claims: Claims) -> bool:
         """Whether to turn now."""
         older = rival(claims.get(str(body.spec.get("topic", "")), ()), str(body.metadata["uid"]))
         told = Told(int(body.metadata.get("generation", 0)), older)
-        turn, pace = governed.turn, quiet_seconds(sum(self._partitions.values()))
+        turn = governed.turn
         rests = turn is not None and turn.rests
-        step = governed.rest.next(told, rests, time.monotonic(), pace, self._random.random())
+        step = governed.rest.next(told, rests, time.monotonic(), self._pace, self._random.random())
         if step is not Next.GLANCE or turn is None:
             return step is Next.TURN
         try:
@@ -213,8 +218,7 @@ class Governor:
             governed.turn = Turn(self._ports, governed.ref, spec, thinking=asyncio.to_thread, clock=time.time)
         governed.turn.spec = spec
         older = rival(claims.get(spec.topic, ()), str(body.metadata["uid"]))
-        pace = quiet_seconds(sum(self._partitions.values()))
-        outcome = await governed.turn.step(time.time(), self._seed(), rival=older, pace_seconds=pace)
+        outcome = await governed.turn.step(time.time(), self._seed(), rival=older, pace_seconds=self._pace)
         if outcome.observation is not None and outcome.observation.topic is not None:
             self._partitions[governed.ref] = outcome.observation.topic.partitions
         return replace(outcome, mistake=mistake)
@@ -252,11 +256,13 @@ class Governor:
         self, governed: _Governed, status: Mapping[str, Any], table: Mapping[str, Any] | None
     ) -> None:
         now = time.monotonic()
+        rests = governed.turn is not None and governed.turn.rests
+        figures = FIGURES_SECONDS * (self._pace if rests else 1.0)
         try:
-            if governed.policy_pace.is_due(status, now):
+            if governed.policy_pace.is_due(status, now, figures):
                 await self._tables.report_policy(governed.ref, status)
                 governed.policy_pace.sent(status, now)
-            if table is not None and governed.table_pace.is_due(table, now):
+            if table is not None and governed.table_pace.is_due(table, now, figures):
                 await self._tables.report(governed.ref, table)
                 governed.table_pace.sent(table, now)
             governed.untold = None

@@ -27,11 +27,13 @@ class Pace:
     _document: Mapping[str, Any] | None = None
     _at: float = field(default=float("-inf"))
 
-    def is_due(self, document: Mapping[str, Any], now: float) -> bool:
-        """Whether `document` tells something new at `now` (seconds)."""
+    def is_due(
+        self, document: Mapping[str, Any], now: float, figures_seconds: float = FIGURES_SECONDS
+    ) -> bool:
+        """Whether `document` tells something new at `now` (seconds); figures alone do at their own pace."""
         if self._document is None or _essence(document) != _essence(self._document):
             return True
-        return document != self._document and now - self._at >= FIGURES_SECONDS
+        return document != self._document and now - self._at >= figures_seconds
 
     def sent(self, document: Mapping[str, Any], now: float) -> None:
         self._document, self._at = document, now
