@@ -36,6 +36,7 @@ GOALS = {senders.EMPTY: 1.00, senders.UNROUTED: 1.07, senders.ROUTED: 1.12, send
 PEERS = {
     **{f"{name} ({path})": peer for path in (COMPILED, PURE) for name, peer in SDK_PEERS.items()},
     senders.SALTED: senders.PLAIN_ONE,
+    senders.CHOSEN: senders.PLAIN_ONE,
 }
 
 BATCH_SECONDS = 2.0
@@ -182,7 +183,7 @@ def _batches(stack: Stack, seconds: float) -> Iterator[Batch]:
     said: list[str] = []
     ways = Ways(stack, "batches", **{"statistics.interval.ms": 100, "stats_cb": said.append})
     path = PATHS.in_use.name
-    for way in (*ways.original()[1:], *ways.sdk(path, (senders.ROUTED, senders.ROUTED_BY))):
+    for way in (*ways.original()[1:3], *ways.sdk(path, (senders.ROUTED, senders.ROUTED_BY))):
         for pace in PACES:
             said.clear()
             count = int(pace * seconds)

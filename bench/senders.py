@@ -33,9 +33,11 @@ ROUTED_KEYS = 32  # in the table of the unrouted case: as many as limits.maxHotK
 SALTS = 16
 TABLE_SECONDS = 30.0
 HOT = "nike"
+SHARD_KEYS = [shard_key(HOT.encode(), number) for number in range(PARTITIONS)]
 
 PLAIN_MANY, PLAIN_ONE = "plain, many keys", "plain, one key"
 SALTED = "f-string salt"
+CHOSEN = "12 shards, chosen beforehand"  # what spreading costs by itself, without looking anything up
 OFF, EMPTY, UNROUTED = "no hotkey setting", "empty table", "unrouted key"
 UNROUTED_GIVEN = "unrouted key, dimensions given"
 ROUTED, ROUTED_BY = "routed key, any slot", "routed key, by user_id"
@@ -50,7 +52,7 @@ SDK_PEERS = {
     ROUTED_BY: PLAIN_ONE,
 }
 
-Record = tuple[bytes, str, dict[str, str]]  # value, key, dimensions
+Record = tuple[bytes, str, dict[str, str], int]  # value, key, dimensions, a partition at random
 Send = Callable[[confluent_kafka.Producer, str, Sequence[Record]], None]
 
 
@@ -70,20 +72,26 @@ class Way:
 
 def plainly(client: confluent_kafka.Producer, topic: str, records: Sequence[Record]) -> None:
     """The call of a program that knows nothing of hotkey."""
-    for value, key, _ in records:
+    for value, key, _, _ in records:
         client.produce(topic, value, key)
 
 
 def salted(client: confluent_kafka.Producer, topic: str, records: Sequence[Record]) -> None:
     """What people write by hand."""
-    for value, key, _ in records:
+    for value, key, _, _ in records:
         client.produce(topic, value, f"{key}:{random.randrange(SALTS)}")
 
 
 def with_dimensions(client: Any, topic: str, records: Sequence[Record]) -> None:
     """The call of a program that tells the record's dimensions."""
-    for value, key, dimensions in records:
+    for value, key, dimensions, _ in records:
         client.produce(topic, value, key, dimensions=dimensions)
+
+
+def chosen(client: confluent_kafka.Producer, topic: str, records: Sequence[Record]) -> None:
+    """Shards that a program knows before it sends."""
+    for value, _, _, partition in records:
+        client.produce(topic, value, SHARD_KEYS[partition], partition)
 
 
 def records(count: int, many: bool) -> list[Record]:
@@ -94,7 +102,7 @@ def records(count: int, many: bool) -> list[Record]:
 
 def as_new(records: Sequence[Record]) -> list[Record]:
     """The same with keys that no one has hashed yet, as a program has them for every record."""
-    return [(value, key[:1] + key[1:], dimensions) for value, key, dimensions in records]
+    return [(value, key[:1] + key[1:], dimensions, at) for value, key, dimensions, at in records]
 
 
 class Ways:
@@ -112,6 +120,7 @@ class Ways:
             self._original(PLAIN_MANY, plainly, many=True),
             self._original(PLAIN_ONE, plainly, many=False),
             self._original(SALTED, salted, many=False),
+            self._original(CHOSEN, chosen, many=False),
         ]
 
     def sdk(self, path: str, which: Sequence[str] = tuple(SDK_PEERS)) -> list[Way]:
@@ -218,4 +227,4 @@ def _records(maker: ClickMaker, count: int) -> Iterator[Record]:
             f'{{"event_id":"{click.event_id}","advertiser_id":"{click.advertiser_id}","ad_id":"{click.ad_id}",'
             f'"user_id":"{click.user_id}","click_time":{click.click_time}}}'
         )
-        yield value.encode(), click.advertiser_id, {"user_id": click.user_id}
+        yield value.encode(), click.advertiser_id, {"user_id": click.user_id}, random.randrange(PARTITIONS)

@@ -16,7 +16,7 @@ import confluent_kafka
 import pytest
 import xxhash
 from confluent_kafka import KafkaError, KafkaException
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hotkey_sdk
@@ -233,6 +233,32 @@ def test_every_record_goes_by_one_table_or_the_other_while_tables_change(path: P
 
     assert set(found) == {("clicks", 3, b"nike:3", b"v"), ("clicks", 4, b"nike:4", b"v")}
     assert len(found) == 20_000
+
+
+some_keys = st.binary(max_size=12) | st.text(max_size=6).map(lambda text: text.encode("utf-8", "replace"))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    routed=st.lists(some_keys, max_size=40, unique=True),
+    others=st.lists(some_keys | st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=5),
+)
+def test_exactly_the_keys_of_the_table_are_routed(
+    path: Path, routed: list[bytes], others: list[bytes | str]
+) -> None:
+    producer = sending(Router(table(*(route(key, by=(), shards=1, slots=1) for key in routed))))
+    asked = [*routed, *(key.decode() for key in routed if key.isascii()), *others]
+
+    for key in asked:
+        producer.produce("clicks", b"v", key)
+    producer.purge()
+
+    known = set(routed)
+    assert producer.hotkey.stats().routed == sum(_bytes(key) in known for key in asked)
+
+
+def _bytes(key: bytes | str) -> bytes:
+    return key.encode() if isinstance(key, str) else key
 
 
 class Overriding(hotkey_sdk.Producer):
