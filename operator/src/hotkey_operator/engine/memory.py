@@ -13,7 +13,7 @@ from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
-from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.spec import PolicySpec, Source
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import Table
 
@@ -164,7 +164,7 @@ def _samples_seen(memory: Memory, spec: PolicySpec, observation: Observation) ->
     return replace(
         memory,
         evidence={p: seen for p, seen in sorted(evidence.items()) if p not in mixed},
-        history=replace(memory.history, real=_real(memory.history.real, digests)),
+        history=_marked(memory.history, spec, digests),
         readings=_readings(memory, observation),
         natural_keys=_with_natural(memory.natural_keys, sampled, whose),
     )
@@ -186,6 +186,13 @@ def _tallies_seen(memory: Memory, observation: Observation) -> Memory:
 def _is_mixed(memory: Memory, tally: KeyTally, at: float) -> bool:
     """Whether the tally holds records of before and after a change of the partition's routes."""
     return tally.partition in _mixed_partitions(memory, at, MIXED_SECONDS + at - tally.since)
+
+
+def _marked(history: History, spec: PolicySpec, digests: Mapping[int, Evidence | None]) -> History:
+    """The history with what samples tell of markers among its offsets; producers count records alone."""
+    if spec.metrics.source is Source.PRODUCERS:
+        return history
+    return replace(history, real=_real(history.real, digests))
 
 
 def _real(known: Mapping[int, float], digests: Mapping[int, Evidence | None]) -> Mapping[int, float]:
