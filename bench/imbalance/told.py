@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.imbalance.peers import Method
-from bench.imbalance.rows import Imbalance, Row, Workload
+from bench.imbalance.rows import Adoption, Imbalance, Row, Workload
 from bench.imbalance.trial import HOTKEY
 from bench.part import Goal, Plot
 from bench.svg import COLORS, Bar, bars
@@ -104,17 +104,22 @@ def _method(result: Imbalance) -> str:
 def _adoptions(result: Imbalance) -> str:
     rows = [
         f"| {row.workload}, {row.by or 'any order'} | {row.partitions} | {row.imbalance:.3f} | {a.shards} | "
-        f"{a.slots} | {a.tables_before} | {f'{a.tables_during} times' if a.tables_during else 'no'} | "
-        f"{a.waited_seconds:.0f} s{'' if a.settled else ', not settled'} |"
+        f"{a.slots} | {a.tables_before} | {a.tables_during or 'no'} | {a.waited_seconds:.0f} s{_restless(a)} |"
         for row in result.rows
         if (a := row.adoption) is not None
     ]
     if not rows:
         return ""
     columns = (
-        "| load | partitions | imbalance | shards | slots | tables before | planned anew during | live for |"
+        "| load | partitions | imbalance | shards | slots | tables before | new ones during | live for |"
     )
     return "\n".join(["### What the operator did\n", columns, "|---|---|---|---|---|---|---|---|", *rows])
+
+
+def _restless(adoption: Adoption) -> str:
+    if not adoption.routes:
+        return ", never spread"
+    return "" if adoption.settled else ", not settled"
 
 
 def _zipf(result: Imbalance) -> str:

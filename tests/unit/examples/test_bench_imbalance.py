@@ -51,7 +51,7 @@ def test_every_method_stands_in_the_table_at_the_top_with_its_pairs() -> None:
     assert "| **hotkey, order by user_id** | 1.01 (1,011) | per user |" in table
 
 
-@pytest.mark.parametrize(("tables", "word"), [(0, "| no |"), (2, "| 2 times |")])
+@pytest.mark.parametrize(("tables", "word"), [(0, "| no |"), (2, "| 2 |")])
 def test_it_is_told_whether_the_operator_planned_anew_meanwhile(tables: int, word: str) -> None:
     adoption = Adoption(12.0, True, 1, tables, 1, 12, 512, "Holding", "")
 
