@@ -57,6 +57,7 @@ PACES = (1.0, 1.0, 3.0, 10.0)  # how often quiet partitions are read, in seconds
 EVEN_SECONDS, EVEN = 10.0, 2.5  # max/mean over so many seconds: a few records; unspread it is above 4
 QUIET = {b"k%d" % i: 1.2 / PRODUCERS for i in range(20)}  # records/s of one producer
 HOT = {**QUIET, b"nike": 60.0 / PRODUCERS}
+VERY_HOT = {**QUIET, b"nike": 180.0 / PRODUCERS}  # so hot that one producer's part alone is over the trigger
 LAG_SECONDS = 10
 POLICY: dict[str, Any] = {
     "topic": TOPIC,
@@ -86,14 +87,21 @@ class Report:
     problems: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     records: int = 0
+    tables: int = 0  # different ones that clients adopted
 
 
 class World:
     """Everything of one run; `make_follower` and `choose` are where a test plants its bug."""
 
     def __init__(
-        self, seed: int, make_follower: MakeFollower, choose: Choose, faults: tuple[Fault, ...] | None
+        self,
+        seed: int,
+        make_follower: MakeFollower,
+        choose: Choose,
+        faults: tuple[Fault, ...] | None,
+        unadopted: int = 0,
     ) -> None:
+        self.unadopted = unadopted
         self.chance = random.Random(seed)
         self.report = Report(seed, draw(self.chance) if faults is None else faults)
         self.loop_time = 0.0
@@ -127,6 +135,7 @@ class World:
             self.groups,
         )
         self.producers: list[SimulatedProducer] = []
+        self.strangers: dict[Client, asyncio.Task[None]] = {}
         self.started = 0
         self.tasks: dict[Client, list[asyncio.Task[None]]] = {}
 
@@ -157,7 +166,8 @@ class World:
         )
 
     def rates(self) -> dict[bytes, float]:
-        return HOT if HOT_AT <= self.now() < COLD_AT else QUIET
+        hot = VERY_HOT if self.unadopted else HOT
+        return hot if HOT_AT <= self.now() < COLD_AT else QUIET
 
     def _written(self, table: Table) -> None:
         self.in_object.add(codec.encode(table))
@@ -182,6 +192,9 @@ class World:
         made = SimulatedProducer(
             name, self.around, random.Random(self.chance.random()), self.rates, self.ledger
         )
+        if self.started <= self.unadopted:
+            self.strangers[made] = asyncio.create_task(made.produce())  # it never follows a table
+            return
         self.producers.append(made)
         self.start(made, asyncio.create_task(made.follow()), asyncio.create_task(made.produce()))
 
@@ -196,9 +209,10 @@ def simulate(
     make_follower: MakeFollower = RealFollower,
     faults: tuple[Fault, ...] | None = None,
     choose: Choose = as_the_table_says,
+    unadopted: int = 0,
 ) -> Report:
-    """Run one seed to its end."""
-    world = World(seed, make_follower, choose, faults)
+    """Run one seed to its end. `unadopted`: how many of the producers know no tables."""
+    world = World(seed, make_follower, choose, faults, unadopted)
     virtual.run(_run(world))
     return world.report
 
@@ -219,6 +233,9 @@ async def _run(world: World) -> None:
     _check_merged_back(world)
     for client in list(world.tasks):
         world.stop(client)
+    for stranger in world.strangers.values():
+        stranger.cancel()
+    world.report.tables = len(world.contents)
     reader.drain()
     _check_records(world)
     _check_order(world)

@@ -25,6 +25,14 @@ def test_a_run_without_faults_holds_and_carries_records(seed: int) -> None:
     assert report.records > 1_000
 
 
+@pytest.mark.parametrize("seed", [0, 1], ids=["no order", "per user"])
+def test_a_producer_without_tables_is_told_of_and_makes_no_table_after_table(seed: int) -> None:
+    report = simulate(seed, faults=(), unadopted=1)
+    assert not report.problems
+    assert any("operator: PartialAdoption" in line for line in report.trace)
+    assert report.tables <= 5  # none, spread, planned with what follows, merged back
+
+
 def test_a_seed_gives_the_same_run_every_time() -> None:
     assert simulate(7).trace == simulate(7).trace
 

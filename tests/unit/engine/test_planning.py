@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hotkey_operator.engine.flapping import RELEASE_AT_MOST, SOON_SECONDS
+from hotkey_operator.engine.flapping import FORGIVEN_SECONDS, RELEASE_AT_MOST, Flap, release_seconds
 from hotkey_operator.engine.model import Decision, KeyVerdict, WriteTable
 from hotkey_operator.engine.pressure import BALANCED
 from hotkey_operator.engine.reasons import Reason
@@ -12,6 +12,7 @@ from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import RecordKey
 from tests.unit.engine.stream import START, ModelStream, spec
 
+CHANGES_PER_HOUR_AT_MOST = 10  # docs/planning.md tells what was measured
 QUIET = {b"k%d" % i: 10.0 for i in range(100)}
 HOME = partition_for(b"nike", 12)
 EVEN = {
@@ -196,25 +197,31 @@ def test_a_key_that_is_spread_again_soon_must_be_cool_for_twice_as_long() -> Non
     assert "3 times" in told.message
 
 
-@pytest.mark.parametrize("calm_seconds", [250, 1_000])
-def test_oscillating_load_changes_the_table_a_few_times_an_hour_at_most(
-    calm_seconds: int,
-) -> None:
+@pytest.mark.parametrize("calm_seconds", [65, 520, 1_030])
+def test_oscillating_load_changes_the_table_a_few_times_an_hour_at_most(calm_seconds: int) -> None:
     # given a key that is hot for half a minute, then calm for so long that its return is just due
-    model = ModelStream(spec(), {b"k": 600.0, b"l": 500.0}, partitions=6)
+    others = {b"k": 600.0, b"l": 500.0}
+    model = ModelStream(spec(), others, partitions=6)
     model.turns(3)
-    hours, step = 2, 2.0
-    while model.at < START + hours * 3_600:
-        model.rates = {b"k": 600.0, b"l": 500.0, b"nike": 4_000.0}
+
+    # when that goes on for an hour
+    while model.at < START + 3_600:
+        model.rates = {**others, b"nike": 4_000.0}
         for _ in range(15):
-            model.turn(step)
-        model.rates = {b"k": 600.0, b"l": 500.0}
-        for _ in range(int(calm_seconds / 5)):
-            model.turn(5.0)
+            model.turn(2.0)
+        model.rates = others
+        for _ in range(calm_seconds // 10):
+            model.turn(10.0)
 
-    # then
-    assert len(writes(model)) / hours <= CHANGES_PER_HOUR_AT_MOST
-    assert SOON_SECONDS < RELEASE_AT_MOST
+    # then undamped it would be two changes a period
+    assert len(writes(model)) <= CHANGES_PER_HOUR_AT_MOST
 
 
-CHANGES_PER_HOUR_AT_MOST = 8
+def test_doublings_of_the_release_time_are_bounded_and_forgiven_hour_by_hour() -> None:
+    flap = Flap(back_at=START, times=16, flapped_at=START)
+    assert release_seconds(60.0, flap, START) == RELEASE_AT_MOST
+    assert release_seconds(60.0, Flap(START, 3, START), START) == 480
+    assert release_seconds(60.0, Flap(START, 3, START), START + FORGIVEN_SECONDS) == 240
+    assert release_seconds(60.0, Flap(START, 3, START), START + 3 * FORGIVEN_SECONDS) == 60
+    assert release_seconds(7_200.0, flap, START) == 7_200
+    assert release_seconds(60.0, None, START) == 60
