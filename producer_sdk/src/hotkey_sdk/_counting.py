@@ -29,14 +29,7 @@ class CountingProducer(Producer):
     _weight: int  # of the next record that is looked at,
     _left: int  # and how many records on it is
 
-    def produce(self, *args: Any, **keywords: Any) -> None:
-        """As `Producer.produce`: what is not looked at is handed on as it came."""
-        self._left -= 1
-        if self._left > 0:
-            return Producer.produce(self, *args, **keywords)
-        return self._produce_counted(*args, **keywords)
-
-    def _produce_counted(
+    def produce(
         self,
         topic: str,
         value: str | bytes | None = None,
@@ -48,8 +41,14 @@ class CountingProducer(Producer):
         headers: HeadersLike | None = None,
         dimensions: Dimensions | None = None,
     ) -> None:
-        counting = self._counted(key, callback or on_delivery)
-        Producer.produce(self, topic, value, key, partition, counting, None, timestamp, headers, dimensions)
+        """As `Producer.produce`."""
+        left = self._left = self._left - 1
+        if left <= 0:
+            callback = self._counted(key, callback or on_delivery)
+        # Named, as `super()` costs a look-up and an object for every record.
+        Producer.produce(
+            self, topic, value, key, partition, callback, on_delivery, timestamp, headers, dimensions
+        )
 
     def produce_batch(
         self,
