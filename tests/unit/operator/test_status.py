@@ -14,6 +14,8 @@ from hotkey_operator.engine.model import (
     Decision,
     KeyVerdict,
     Observation,
+    Sampling,
+    Sizes,
     StoredTable,
     Summary,
 )
@@ -116,6 +118,28 @@ def test_drifting_figures_wait_and_a_changed_decision_does_not() -> None:
     assert pace.is_due(drifted, FIGURES_SECONDS)
     changed = status(decided(reason=Reason.MERGED_BACK))
     assert pace.is_due(changed, FIGURES_SECONDS / 2)
+
+
+def test_figures_may_be_given_a_pace_of_their_own_which_holds_up_no_decision() -> None:
+    pace, slow = Pace(), 10 * FIGURES_SECONDS
+    pace.sent(status(decided()), 0.0)
+    drifted = status(decided(summary=Summary(epoch=7, partitions=3, records_per_second=9.0)))
+    assert [pace.is_due(drifted, at, slow) for at in (FIGURES_SECONDS, slow)] == [False, True]
+    assert pace.is_due(status(decided(reason=Reason.MERGED_BACK)), 1.0, slow)
+
+
+def test_what_samples_take_and_what_bytes_are_made_of_is_told() -> None:
+    told = status(decided())
+    assert (told["sizes"], told["sampling"]["bytesPerSecond"], told["sampling"]["partitions"]) == (
+        "none",
+        0,
+        0,
+    )
+    assert told["sampling"]["recordsPerOffset"] is None
+    summary = Summary(sizes=Sizes.LOG_SIZE, sampling=Sampling(1234.5, 7, 0.5))
+    told = status(decided(summary=summary))
+    assert told["sizes"] == "logSize"
+    assert told["sampling"] == {"bytesPerSecond": 1234, "partitions": 7, "recordsPerOffset": "0.50"}
 
 
 def test_a_status_that_was_not_written_stays_due() -> None:
