@@ -94,10 +94,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """Where to ask, and what for: a query of one series per partition, of its end offset (not of a rate).
+    """Where to ask, and what for: a plain selector of each partition's end offset (not of a rate).
 
-    `partition_label` names the label with the partition's number. `size_query`: one series per partition of
-    the size of its log in bytes, such as kafka_log_size.
+    `partition_label` names the label with the partition's number. `size_query`: one of the size of each
+    partition's log in bytes, such as kafka_log_size.
     """
 
     url: str
