@@ -104,7 +104,8 @@ def _method(result: Imbalance) -> str:
 def _adoptions(result: Imbalance) -> str:
     rows = [
         f"| {row.workload}, {row.by or 'any order'} | {row.partitions} | {row.imbalance:.3f} | {a.shards} | "
-        f"{a.slots} | {a.tables_before} | {a.tables_during or 'no'} | {a.waited_seconds:.0f} s{_restless(a)} |"
+        f"{a.slots} | {a.tables_before} | {a.tables_during or 'no'} | "
+        f"{a.waited_seconds:.0f} s{_restless(a)} |"
         for row in result.rows
         if (a := row.adoption) is not None
     ]
