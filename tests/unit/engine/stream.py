@@ -57,6 +57,7 @@ class ModelStream:
     compacted: bool = False
     silent: bool = False  # no sample is answered in time
     size_bytes: int = 100
+    sampled: int = 400  # records of a sample, in runs of 20
     seed: int = 0
     at: float = START
     stored: StoredTable | None = None
@@ -167,9 +168,9 @@ class ModelStream:
         total = sum(rate for _, _, rate in flows)
         if total <= 0:
             return None
-        drawn = self.random.choices(flows, [rate for _, _, rate in flows], k=400)
+        drawn = self.random.choices(flows, [rate for _, _, rate in flows], k=self.sampled)
         records = tuple(self._record(key, record_key) for key, record_key, _ in drawn)
-        return PartitionSample(partition, tuple(records[i : i + 20] for i in range(0, 400, 20)))
+        return PartitionSample(partition, tuple(records[i : i + 20] for i in range(0, self.sampled, 20)))
 
     def _record(self, key: bytes, record_key: bytes) -> SampledRecord:
         if key not in self.users:

@@ -197,11 +197,11 @@ def test_a_key_that_is_spread_again_soon_must_be_cool_for_twice_as_long() -> Non
     assert "3 times" in told.message
 
 
-@pytest.mark.parametrize("calm_seconds", [65, 520, 1_030])
+@pytest.mark.parametrize("calm_seconds", [520, 1_030])
 def test_oscillating_load_changes_the_table_a_few_times_an_hour_at_most(calm_seconds: int) -> None:
     # given a key that is hot for half a minute, then calm for so long that its return is just due
     others = {b"k": 600.0, b"l": 500.0}
-    model = ModelStream(spec(), others, partitions=6)
+    model = ModelStream(spec(), others, partitions=6, sampled=100)
     model.turns(3)
 
     # when that goes on for an hour
