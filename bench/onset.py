@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import msgspec
 import redis
+from confluent_kafka import KafkaException
 
 from bench.figures import Onset, Quantiles
 from bench.part import Goal, Plot, Run
@@ -27,7 +28,7 @@ from examples.demo.story import gather
 from examples.demo.system import System
 from examples.demo.view import View
 from examples.demo.watch import Watch
-from examples.load import Load
+from examples.load import Load, LoadError
 from hotkey_sdk.routing import names
 from hotkey_sdk.routing.report import decode_report
 from hotkey_sdk.routing.table import Stream
@@ -45,18 +46,25 @@ GOAL_P50, GOAL_WORST = 2.5, 6.0  # seconds from onset to spread
 
 
 class Onsets(msgspec.Struct, frozen=True):
-    """Every onset, in the order in which they were measured."""
+    """Every onset, in the order in which they were measured, and why others could not be."""
 
     onsets: list[Onset]
+    failures: list[str] = []
 
 
 def measure(run: Run) -> Onsets:
-    """All onsets, with each shown as it is done."""
-    onsets = []
-    for onset in _onsets(run.root, run.onsets, run.seed):
-        onsets.append(onset)
-        run.say(f"onset {len(onsets)} of {run.onsets}: spread after {onset.spread:.2f} s")
-    return Onsets(onsets)
+    """All onsets, with each shown as it is done. One that fails is told, and the others are measured."""
+    onsets, failures = list[Onset](), list[str]()
+    for number, onset in enumerate(_onsets(run.root, run.onsets, run.seed), 1):
+        if isinstance(onset, Onset):
+            onsets.append(onset)
+            run.say(f"onset {number} of {run.onsets}: spread after {onset.spread:.2f} s")
+        else:
+            failures.append(str(onset))
+            run.say(f"onset {number} of {run.onsets} failed: {onset}")
+    if not onsets:
+        raise DemoError(f"no onset could be measured: {'; '.join(failures) or 'none was asked for'}")
+    return Onsets(onsets, failures)
 
 
 STAGES = {
@@ -79,6 +87,7 @@ def goals(result: Onsets) -> list[Goal]:
     return [
         Goal(f"onset to spread, p50 of {spread.samples}", spread.p50, GOAL_P50, "s"),
         Goal(f"onset to spread, worst of {spread.samples}", spread.worst, GOAL_WORST, "s"),
+        Goal("onsets that could not be measured", len(result.failures), 0),
     ]
 
 
@@ -109,7 +118,8 @@ def section(result: Onsets) -> str:
     table = "\n".join(
         ["| seconds from the onset | p50 | p99 | worst | this stage, p50 |", "|---|---|---|---|---|", *rows]
     )
-    return f"{_METHOD}\n\n{table}\n\n{_imbalance(hot, even)}"
+    failed = "".join(f"\n\nNot measured: {why}." for why in result.failures)
+    return f"{_METHOD}\n\n{table}\n\n{_imbalance(hot, even)}{failed}"
 
 
 _METHOD = f"""## Onset to spread
@@ -142,16 +152,25 @@ def _seconds(result: Onsets, stage: str) -> list[float]:
     return [getattr(onset, stage) for onset in result.onsets]
 
 
-def _onsets(root: Path, onsets: int, seed: int) -> Iterator[Onset]:
-    """One figure an onset, on a stack and an operator of their own under `root`."""
+def _onsets(root: Path, onsets: int, seed: int) -> Iterator[Onset | DemoError]:
+    """One figure an onset, or why there is none, on a stack and an operator of their own under `root`."""
     system, moments = System(root), random.Random(seed)
     try:
         system.start()
         system.start_operator()
         for number in range(onsets):
-            yield _onset(system, f"clicks-{number}", moments.random())
+            yield _or_error(system, f"clicks-{number}", moments.random())
     finally:
         system.stop()
+
+
+def _or_error(system: System, name: str, moment: float) -> Onset | DemoError:
+    """Raises `DemoError` all the same when a program ended: then no other onset can be measured either."""
+    try:
+        return _onset(system, name, moment)
+    except (DemoError, LoadError, KafkaException) as error:
+        system.check()
+        return error if isinstance(error, DemoError) else DemoError(str(error))
 
 
 def _onset(system: System, name: str, moment: float) -> Onset:

@@ -54,7 +54,7 @@ def _of_producer(task: tuple[Mix, int, int, int, int]) -> dict[Method, Pairs]:
 
 def _sent(topic: Topic, mix: Mix, pairs: Pairs) -> tuple[int, ...]:
     """Send the records; how far each partition's end offset went, which is what was sent, or an error."""
-    before = topic.end_offsets() or ()
+    before = topic.wait_for_end_offsets()
     producer = confluent_kafka.Producer(
         {
             "bootstrap.servers": topic.bootstrap,
@@ -69,7 +69,7 @@ def _sent(topic: Topic, mix: Mix, pairs: Pairs) -> tuple[int, ...]:
     for (key, partition), count in sorted(pairs.items()):
         _send(producer, topic.name, mix.keys[key], partition, count)
     left = producer.flush(FLUSH_SECONDS)
-    grown = tuple(end - start for start, end in zip(before, topic.end_offsets() or (), strict=True))
+    grown = tuple(end - start for start, end in zip(before, topic.wait_for_end_offsets(), strict=True))
     wanted = _by_partition(pairs, topic.partitions)
     if left or grown != wanted:
         raise DemoError(

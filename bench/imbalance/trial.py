@@ -75,9 +75,10 @@ def _row(system: System, trial: Trial, topic: Topic) -> Row:
             view = _settle(watch, trial)
             settled, waited = _is_quiet(tables, trial), time.monotonic() - began
             senders.tell("pause", "paused", START_SECONDS)
-            ends, started = _ends(topic), time.time()
+            ends, started = topic.wait_for_end_offsets(), time.time()
             senders.tell("send", "sent", SEND_SECONDS)
-            counts = tuple(after - before for before, after in zip(ends, _ends(topic), strict=True))
+            grown = zip(ends, topic.wait_for_end_offsets(), strict=True)
+            counts = tuple(after - before for before, after in grown)
     finally:
         watch.stop()
         tables.stop()
@@ -175,13 +176,6 @@ def _settle(watch: Watch, trial: Trial) -> View:
 def _is_quiet(tables: Tables, trial: Trial) -> bool:
     before, _ = tables.split(time.time())
     return bool(before) and not tables.split(time.time() - trial.settled_seconds)[1]
-
-
-def _ends(topic: Topic) -> tuple[int, ...]:
-    ends = topic.end_offsets()
-    if ends is None:
-        raise DemoError(f"the end offsets of {topic.name} cannot be read")
-    return ends
 
 
 def _drawn(trial: Trial) -> set[int]:

@@ -31,12 +31,7 @@ class Topic:
             future.result(CALL_SECONDS)
         except KafkaException as error:
             raise DemoError(f"topic {self.name} cannot be created: {error}") from None
-        deadline = time.monotonic() + wait_seconds
-        while self.end_offsets() is None:
-            if time.monotonic() > deadline:
-                raise DemoError(f"topic {self.name} has no leaders {wait_seconds:.0f} s after its creation")
-            self._admin.list_topics(self.name, timeout=CALL_SECONDS)
-            time.sleep(LOOK_SECONDS)
+        self.wait_for_end_offsets(wait_seconds)
 
     def delete(self) -> None:
         """Delete it with all its records."""
@@ -53,15 +48,24 @@ class Topic:
             return None
         return tuple(found[p] for p in range(self.partitions))
 
+    def wait_for_end_offsets(self, wait_seconds: float = 30.0) -> tuple[int, ...]:
+        """The end offsets as soon as every partition answers. Raises `DemoError` when one never does."""
+        deadline = time.monotonic() + wait_seconds
+        while (ends := self.end_offsets()) is None:
+            if time.monotonic() > deadline:
+                raise DemoError(
+                    f"topic {self.name}: not every partition tells its end for {wait_seconds:.0f} s"
+                )
+            self._admin.list_topics(self.name, timeout=CALL_SECONDS)
+            time.sleep(LOOK_SECONDS)
+        return ends
+
     def records(self) -> Iterator[Message]:
         """Every record that the topic holds now, partition by partition in any order.
 
         Raises `DemoError` when no record comes for 30 s although the end is not reached.
         """
-        ends = self.end_offsets()
-        if ends is None:
-            raise DemoError(f"the end offsets of {self.name} cannot be read")
-        left = {p: end for p, end in enumerate(ends) if end > 0}
+        left = {p: end for p, end in enumerate(self.wait_for_end_offsets()) if end > 0}
         consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap,

@@ -68,6 +68,13 @@ def test_the_targets_table_is_computed_from_the_results(worst: float, row: str) 
     assert told.endswith(row)
 
 
+def test_an_onset_that_could_not_be_measured_is_told_and_is_a_goal_not_met() -> None:
+    result = onset.Onsets([spread_after(2.0)], ["the topic was gone"])
+
+    assert "Not measured: the topic was gone." in onset.section(result)
+    assert [goal.word for goal in onset.goals(result)] == ["met", "met", "NOT met"]
+
+
 def test_a_part_that_failed_is_told_and_the_others_are_kept() -> None:
     failed = measured("overhead", Answer(failure="the broker was gone"))
 
