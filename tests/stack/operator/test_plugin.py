@@ -228,11 +228,11 @@ def test_a_reader_that_has_enough_of_it_is_no_error(scene: Scene, hotkeys: Hotke
     process = hotkeys.start("top", "-n", scene.namespace, "--watch", "--interval", "0.1")
     assert process.stdout is not None
     assert process.stderr is not None
-    process.stdout.readline()
+    assert process.stdout.readline()
     process.stdout.close()
-    assert process.wait(30) == 0
-    assert process.stderr.read() == ""
+    said = process.stderr.read()
     process.stderr.close()
+    assert (process.wait(30), said) == (0, "")
 
 
 def test_an_interrupt_ends_it_without_a_word(scene: Scene, hotkeys: Hotkeys) -> None:
