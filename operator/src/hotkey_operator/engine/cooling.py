@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hotkey_operator.engine import ladder, lag, rates
-from hotkey_operator.engine.heavy import KeyLoad, key_loads
+from hotkey_operator.engine.heavy import KeyLoad, key_load
 from hotkey_operator.engine.ladder import Step
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.middling import MATTERS
@@ -120,9 +120,8 @@ def _after(s: Situation, route: Route, steady: Rates, loads: list[float]) -> flo
 def _load(s: Situation, route: Route, steady: Rates) -> KeyLoad:
     """What the key carries; while no sample says, at most all that its partitions carry."""
     evidence = s.memory.fresh_evidence(s.at)
-    known = key_loads(evidence, steady, by_bytes=False, routes={route.key: route}).get(route.key)
-    if known is not None and _is_sampled(s, route):
-        return known
+    if _is_sampled(s, route):
+        return key_load(route.key, evidence, steady, by_bytes=False, route=route)
     on = {partition: steady[partition] for partition in sorted(_partitions(s, route))}
     return KeyLoad(route.key, sum(on.values()), 0.0, on)
 

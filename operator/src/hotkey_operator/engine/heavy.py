@@ -276,16 +276,17 @@ def key_loads(
     """
     keys = {key for seen in evidence.values() for key in seen.keys}
     keys |= {key for key, route in routes.items() if evidence.keys() & weights(route).keys()}
-    return {key: _key_load(key, evidence, loads, by_bytes, routes.get(key)) for key in sorted(keys)}
+    return {key: key_load(key, evidence, loads, by_bytes, routes.get(key)) for key in sorted(keys)}
 
 
-def _key_load(
+def key_load(
     key: bytes,
     evidence: Mapping[int, Evidence],
     loads: Sequence[float],
     by_bytes: bool,
     route: Route | None,
 ) -> KeyLoad:
+    """One key of `key_loads`."""
     on: dict[int, float] = {}
     errors: dict[int, float] = {}
     parts = weights(route) if route is not None else {}
@@ -323,7 +324,9 @@ def _found(seen: Evidence, key: bytes, by_bytes: bool) -> Fraction:
 
 def weights(route: Route) -> dict[int, float]:
     """The part of a route's slots that each of its partitions holds; they add up to 1."""
-    partitions = Counter(route.shards[index].partition for index in route.slots)
+    partitions: Counter[int] = Counter()
+    for index, count in Counter(route.slots).items():
+        partitions[route.shards[index].partition] += count
     return {partition: count / len(route.slots) for partition, count in sorted(partitions.items())}
 
 
