@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from hotkey_operator.engine.costs import cost
 from hotkey_operator.engine.flapping import FORGIVEN_SECONDS, RELEASE_AT_MOST, Flap, release_seconds
-from hotkey_operator.engine.model import Decision, KeyVerdict, WriteTable
+from hotkey_operator.engine.memory import Memory
+from hotkey_operator.engine.model import Decision, KeyVerdict, TopicFacts, WriteTable
 from hotkey_operator.engine.pressure import BALANCED
 from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.situation import Situation
 from hotkey_sdk.routing.partitioner import partition_for
-from hotkey_sdk.routing.table import RecordKey
-from tests.unit.engine.stream import START, ModelStream, spec
+from hotkey_sdk.routing.table import RecordKey, Route, Shard
+from tests.unit.engine.stream import START, STREAM, ModelStream, spec, table
 
 CHANGES_PER_HOUR_AT_MOST = 10  # docs/planning.md tells what was measured
 QUIET = {b"k%d" % i: 10.0 for i in range(100)}
@@ -225,3 +228,16 @@ def test_doublings_of_the_release_time_are_bounded_and_forgiven_hour_by_hour() -
     assert release_seconds(60.0, Flap(START, 3, START), START + 3 * FORGIVEN_SECONDS) == 60
     assert release_seconds(7_200.0, flap, START) == 7_200
     assert release_seconds(60.0, None, START) == 60
+
+
+def test_a_rung_that_is_taken_on_trust_is_said_to_be() -> None:
+    # given a policy that forbids to read records
+    fields = {**BY_USER_THEN_COUNTRY, "metrics": {"sampling": False}}
+    s = Situation.of(spec(**fields), START, TopicFacts(STREAM, 12, compacted=False), table(), Memory())
+    route = Route(b"nike", "clicks", ("country_id",), RecordKey.COMPOSITE, (Shard(0, 3), Shard(1, 4)), (0, 1))
+
+    # then what it costs says so
+    taken = cost(s, b"nike", None, route)
+    assert taken.order.startswith("order is kept per country_id; ")
+    assert "on trust" in taken.order
+    assert taken.partitions == 2
