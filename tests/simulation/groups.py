@@ -26,10 +26,8 @@ class MemoryGroups:
         return tuple(self._committed(group, topic, partitions) for group in groups)
 
     def _committed(self, group: str, topic: str, partitions: int) -> Committed:
-        try:
-            group.encode()
-        except UnicodeEncodeError as error:
-            return Committed(group, {}, str(error))
+        if not 0 < len(group) < 250 or "\0" in group or group != group.encode(errors="ignore").decode():
+            return Committed(group, {}, "no group can have that name")
         offsets = self._offsets.get((group, topic), {})
         return Committed(group, {p: offset for p, offset in sorted(offsets.items()) if p < partitions})
 

@@ -46,7 +46,10 @@ class KafkaGroupsWorld:
     """Real Kafka."""
 
     def __init__(self, stack: Stack) -> None:
-        self._config = {"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0}
+        self._config: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": stack.kafka.bootstrap,
+            "log_level": 0,
+        }
         self._kafka = KafkaWorld(stack)
         self._admin = AdminClient(self._config)
         self._members: list[Consumer] = []

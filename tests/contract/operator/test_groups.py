@@ -116,9 +116,16 @@ def test_a_group_with_members_tells_what_they_committed_whatever_its_protocol(
     run(scenario())
 
 
-def test_a_group_whose_name_no_client_takes_says_why_and_hides_no_other(run: Run, world: GroupsWorld) -> None:
+@pytest.mark.parametrize(
+    "odd",
+    ["half a \ud800 surrogate", "null\0character", "", "x" * 250],
+    ids=["no text", "NUL", "empty", "long"],
+)
+def test_a_group_whose_name_no_client_takes_says_why_and_hides_no_other(
+    run: Run, world: GroupsWorld, odd: str
+) -> None:
     async def scenario() -> None:
-        topic, group, odd = fresh("topic"), fresh("group"), "half a \ud800 surrogate"
+        topic, group = fresh("topic"), fresh("group")
         await world.create(topic, 1)
         await world.commit(group, topic, {0: 0})
         refused, found = await world.groups.committed(topic, 1, [odd, group])

@@ -1,18 +1,21 @@
 """`Groups` on a real Kafka cluster: what consumer groups committed, asked of their coordinators.
 
-It must not know what lag is. Its client is made when it is first asked, as most clusters' groups never are:
-a policy without `trigger.lagSeconds` and `consumers.groups` costs no connection.
+It must not know what lag is. Each group is asked through a consumer of its own that never joins it, and not
+by `AdminClient.list_consumer_group_offsets`: that ends the whole process when a coordinator answers that it
+is none any more, or not yet (librdkafka 2.16.1 reaches for a consumer group that an admin client has not).
+Clients are made when they are first needed: without `trigger.lagSeconds` and `consumers.groups` none is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
@@ -20,9 +23,10 @@ from hotkey_operator.engine.model import Committed
 from hotkey_operator.ports import Unavailable
 
 _T = TypeVar("_T")
-_THREADS = 4  # for all policies; each waits for the groups of one, which are asked side by side
+_THREADS = 8  # for all policies
+_CONSUMERS_AT_MOST = 64  # kept open; the one that was not asked for longest goes
+_NAME_CHARACTERS = 249
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_UNKNOWN = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
 _COMMON: dict[str, Any] = {
     "client.id": "hotkey-operator",
     "allow.auto.create.topics": False,
@@ -44,14 +48,30 @@ class KafkaGroups:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="groups")
         self._making = threading.Lock()
         self._made: AdminClient | None = None
+        self._consumers: OrderedDict[str, Consumer] = OrderedDict()
 
     async def close(self) -> None:
-        """Ask no more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Leave the cluster; calls under way end first."""
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        while self._consumers:
+            await asyncio.to_thread(self._consumers.popitem()[1].close)
 
     async def committed(self, topic: str, partitions: int, groups: Sequence[str]) -> tuple[Committed, ...]:
-        what = "read the committed offsets on " + topic
-        return await self._call(what, lambda: self._committed(topic, partitions, groups))
+        names = list(dict.fromkeys(groups))
+        asked = await asyncio.gather(*(self._ask(topic, partitions, group) for group in names))
+        found = dict(zip(names, asked, strict=True))
+        return tuple(found[group] for group in groups)
+
+    async def _ask(self, topic: str, partitions: int, group: str) -> Committed:
+        """One group; why it cannot be asked stands in the answer. Clients report any name, odd ones too."""
+        what = f"read what group {group!r} committed on {topic}"
+        if not _is_name(group):
+            return Committed(group, {}, f"Kafka: cannot {what}: no group can have that name")
+        try:
+            offsets = await self._call(what, lambda: self._committed(topic, partitions, group))
+        except Unavailable as error:
+            return Committed(group, {}, str(error))
+        return Committed(group, offsets)
 
     async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
         if not partitions:
@@ -76,21 +96,23 @@ class KafkaGroups:
                 self._made = AdminClient(self._config)
             return self._made
 
-    def _committed(self, topic: str, partitions: int, groups: Sequence[str]) -> tuple[Committed, ...]:
-        """The client asks for one group a call; the calls run side by side."""
-        wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
-        asked = {group: self._ask(group, wanted) for group in dict.fromkeys(groups)}
-        return tuple(_answer(group, asked[group]) for group in groups)
+    def _consumer(self, group: str) -> Consumer:
+        with self._making:
+            if group not in self._consumers:
+                config = {"enable.auto.commit": False, "group.id": group}
+                self._consumers[group] = Consumer({**self._config, **config})
+            self._consumers.move_to_end(group)
+            if len(self._consumers) > _CONSUMERS_AT_MOST:
+                self._consumers.popitem(last=False)  # closes itself once no call needs it
+            return self._consumers[group]
 
-    def _ask(
-        self, group: str, wanted: list[TopicPartition]
-    ) -> Future[ConsumerGroupTopicPartitions] | ValueError:
-        """The answer to come, or why the client takes no such name: clients report any."""
-        asked = [ConsumerGroupTopicPartitions(group, wanted)]
-        try:
-            return self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout)[group]
-        except ValueError as error:
-            return error
+    def _committed(self, topic: str, partitions: int, group: str) -> dict[int, int]:
+        """An offset below 0 says that there is no commit; one with an error says nothing, all say why."""
+        wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
+        found = self._consumer(group).committed(wanted, timeout=self._timeout)
+        if found and all(each.error for each in found):
+            raise KafkaException(found[0].error)
+        return {each.partition: each.offset for each in found if each.offset >= 0 and not each.error}
 
     def _starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
         wanted = {TopicPartition(topic, partition): _EARLIEST for partition in partitions}
@@ -98,22 +120,11 @@ class KafkaGroups:
         return {partition.partition: future.result().offset for partition, future in futures.items()}
 
 
-def _answer(group: str, answer: Future[ConsumerGroupTopicPartitions] | ValueError) -> Committed:
-    """An offset below 0 says that there is no commit; one with an error says nothing."""
-    if isinstance(answer, ValueError):
-        return Committed(group, {}, str(answer))
-    try:
-        found = answer.result().topic_partitions
-    except KafkaException as error:
-        return Committed(group, {}, None if _is_unknown(error) else _words(error))
-    return Committed(
-        group, {each.partition: each.offset for each in found or () if each.offset >= 0 and not each.error}
+def _is_name(group: str) -> bool:
+    """Whether the client takes it: it aborts the process over text that is no UTF-8, and cuts it at a NUL."""
+    return 0 < len(group) <= _NAME_CHARACTERS and not any(
+        c == "\0" or "\ud800" <= c <= "\udfff" for c in group
     )
-
-
-def _is_unknown(error: KafkaException) -> bool:
-    cause = error.args[0] if error.args else None
-    return isinstance(cause, KafkaError) and cause.code() in _UNKNOWN
 
 
 def _words(error: KafkaException) -> str:
