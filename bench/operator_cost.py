@@ -30,6 +30,7 @@ SETTLE_SECONDS, WINDOW_SECONDS, WINDOWS = 30.0, 20.0, 4
 QUICK_SECONDS = 3.0
 RECORD = b'{"user_id": "0123456789", "country_id": "DE", "url": "https://example.org/a/page/somewhere"}'
 GOAL_CORES = 0.2  # at 10,000 partitions
+TOGETHER = 20  # records of one partition: the client sends a request for each, however little it holds
 HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -194,7 +195,8 @@ class Load:
         while not self._closing.wait(0.05):
             due = int((time.monotonic() - began) * self._scale.records_per_second)
             for number in range(sent, due):
-                topic, partition = divmod(number % self._scale.all_partitions, self._scale.partitions)
+                place = number // TOGETHER % self._scale.all_partitions
+                topic, partition = divmod(place, self._scale.partitions)
                 key = b"advertiser-%d" % (number % 10_007)
                 self._produce(self._topics[topic], partition, key)
             sent = due
