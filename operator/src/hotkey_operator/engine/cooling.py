@@ -78,7 +78,7 @@ def merged_back(s: Situation) -> tuple[Route, ...]:
     loads, taken = list(steady), []
     for route in sorted(due, key=lambda route: (_load(s, route, steady).at_most, route.key)):
         if _is_cool(s, route, steady, loads):
-            loads[_home(s, route)] = _after(s, route, steady, loads)
+            loads[_home(s, route)] = _after(s, route, _load(s, route, steady), loads)
             taken.append(route)
     return tuple(taken)
 
@@ -93,11 +93,11 @@ def _is_cool(s: Situation, route: Route, steady: Rates, loads: list[float]) -> b
     mean = sum(steady) / len(steady)
     load, ratio = _load(s, route, steady), s.spec.release.ratio
     balanced = (1 + ratio * (BALANCED - 1)) * mean
-    if load.at_most <= ratio * HEAVY * mean and _after(s, route, steady, loads) <= balanced:
+    after = _after(s, route, load, loads)
+    if load.at_most <= ratio * HEAVY * mean and after <= balanced:
         return True
     if load.at_most <= ratio * MATTERS * mean:
         return True
-    after = _after(s, route, steady, loads)
     home, release = _home(s, route), s.spec.release
     if not lag.keeps_cool(s.memory.lags, s.spec.trigger, release, s.at, home, after):
         return False
@@ -107,13 +107,12 @@ def _is_cool(s: Situation, route: Route, steady: Rates, loads: list[float]) -> b
 def at_home(s: Situation, route: Route) -> float | None:
     """Records/s of the key's home partition if it came back now; None while nothing is measured."""
     steady = _steady(s)
-    return None if steady is None else _after(s, route, steady, list(steady))
+    return None if steady is None else _after(s, route, _load(s, route, steady), list(steady))
 
 
-def _after(s: Situation, route: Route, steady: Rates, loads: list[float]) -> float:
+def _after(s: Situation, route: Route, load: KeyLoad, loads: list[float]) -> float:
     """Records/s of the key's home partition once the key is back."""
     home = _home(s, route)
-    load = _load(s, route, steady)
     return max(0.0, loads[home] - load.on.get(home, 0.0)) + load.at_most
 
 

@@ -297,7 +297,7 @@ def key_load(
             errors[partition] = found.error * loads[partition]
     covered = sum(part for partition, part in parts.items() if partition in evidence)
     scale = 1 / covered if covered > 0 else 1.0
-    strays = _stray(route, evidence, on, errors, len(loads)) if route is not None else {}
+    strays = _stray(route, parts, evidence, on, errors, len(loads)) if route is not None else {}
     total = (sum(on.values()) - sum(strays.values())) * scale + sum(strays.values())
     error = math.hypot(*(each * (scale if p in parts else 1.0) for p, each in errors.items()))
     return KeyLoad(key, total, error, on, strays)
@@ -305,15 +305,16 @@ def key_load(
 
 def _stray(
     route: Route,
+    parts: Mapping[int, float],
     evidence: Mapping[int, Evidence],
     on: Mapping[int, float],
     errors: Mapping[int, float],
     partitions: int,
 ) -> dict[int, float]:
     if route.record_key is RecordKey.PRESERVE:
-        return stray_by_excess(weights(route), on, errors, partition_for(route.key, partitions))
+        return stray_by_excess(parts, on, errors, partition_for(route.key, partitions))
     plain = {p: seen.keys[route.key].plain for p, seen in evidence.items() if route.key in seen.keys}
-    return stray(weights(route), on, plain)
+    return stray(parts, on, plain)
 
 
 def _found(seen: Evidence, key: bytes, by_bytes: bool) -> Fraction:
