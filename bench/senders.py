@@ -135,7 +135,7 @@ class Ways:
         client = _producer_on(path, {**self._config(), **({} if name == OFF else self._own(topic))})
         send = with_dimensions if name in (UNROUTED_GIVEN, ROUTED_BY) else plainly
         if name != OFF:
-            self._publish(topic, _routes(name, topic))
+            self._publish(topic, routes(name, topic))
             _wait_for_table(client, name)
         return Way(f"{name} ({path})", client, topic, send, SDK_PEERS[name] == PLAIN_MANY)
 
@@ -201,22 +201,23 @@ def _wait_for_table(client: hotkey_sdk.Producer, name: str) -> None:
             raise DemoError(f"{name}: no table within {TABLE_SECONDS:.0f} s: {client.hotkey.stats().source}")
 
 
-def _routes(name: str, topic: str) -> tuple[Route, ...]:
+def routes(name: str, topic: str, partitions: int = PARTITIONS) -> tuple[Route, ...]:
+    """The routes of the table that this way has."""
     if name == EMPTY:
         return ()
     if name in (UNROUTED, UNROUTED_GIVEN):
         by = ("user_id",) if name == UNROUTED_GIVEN else ()
-        return tuple(_route(topic, f"hot{n}".encode(), by) for n in range(ROUTED_KEYS))
-    return (_route(topic, HOT.encode(), ("user_id",) if name == ROUTED_BY else ()),)
+        return tuple(_route(topic, f"hot{n}".encode(), by, partitions) for n in range(ROUTED_KEYS))
+    return (_route(topic, HOT.encode(), ("user_id",) if name == ROUTED_BY else (), partitions),)
 
 
-def _route(topic: str, key: bytes, by: tuple[str, ...]) -> Route:
+def _route(topic: str, key: bytes, by: tuple[str, ...], partitions: int) -> Route:
     """One shard on every partition, as a plan for a key that makes nearly all of the load has it."""
     shards = []
-    for partition in range(PARTITIONS):
-        ids = (n for n in itertools.count() if partition_for(shard_key(key, n), PARTITIONS) == partition)
+    for partition in range(partitions):
+        ids = (n for n in itertools.count() if partition_for(shard_key(key, n), partitions) == partition)
         shards.append(Shard(next(ids), partition))
-    slots = tuple(number % PARTITIONS for number in range(SLOTS))
+    slots = tuple(number % partitions for number in range(SLOTS))
     return Route(key, topic, by, RecordKey.COMPOSITE, tuple(shards), slots)
 
 
