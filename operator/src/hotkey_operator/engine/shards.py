@@ -11,8 +11,8 @@ from hotkey_sdk.routing.table import Route, Shard, shard_key
 
 KEY_BYTES_AT_MOST = 16 * 1024  # of a key that is spread: it stands in the table that all clients read
 TRIES_PER_PARTITION = 60  # an id misses one partition of n with (1-1/n)^60n, about e^-60
-BLOCK_IDS = 256  # that are hashed at once and remembered: a plan is made every second while a key is hot
-BLOCKS_KEPT = 4_096  # of a KiB each
+BLOCK_IDS = 128  # that are hashed at once and remembered: a plan is made every second while a key is hot
+BLOCKS_KEPT = 8_192  # of half a KiB each
 PREFIXES_KEPT = 256
 
 
