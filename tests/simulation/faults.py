@@ -31,7 +31,7 @@ from hotkey_operator.ports import (
     Tables,
     Unavailable,
 )
-from hotkey_sdk.routing.report import ClientReport
+from hotkey_sdk.routing.report import ClientReport, KeyReport
 from hotkey_sdk.routing.table import Dimension, Stream, Table
 
 T = TypeVar("T")
@@ -199,6 +199,11 @@ class FaultyDistribution:
 
     async def reports(self, stream: Stream) -> tuple[ClientReport, ...]:
         return await self._weather.call(Kind.REDIS_GONE, "reports", lambda: self._inner.reports(stream))
+
+    async def key_reports(self, stream: Stream) -> tuple[KeyReport, ...]:
+        return await self._weather.call(
+            Kind.REDIS_GONE, "key reports", lambda: self._inner.key_reports(stream)
+        )
 
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
         await self._weather.call(Kind.REDIS_GONE, "forget", lambda: self._inner.forget(stream, client_ids))
