@@ -135,11 +135,11 @@ def test_many_records_are_counted_in_part_and_about_right(counted: Counted) -> N
     for number in range(40_000):
         counted.producer.produce("clicks", b"v", b"nike" if number % 2 else b"%d" % number)
         if number % 1_000 == 0:
-            counted.producer.poll(0)
+            assert counted.producer.flush(20) == 0  # what is delivered decides how many are looked at next
     report = counted.report()
     records = sum(count.records for count in report.partitions)
     nike = sum(key.records for count in report.partitions for key in count.keys if key.key == b"nike")
-    assert sum(count.samples for count in report.partitions) < 30_000
+    assert sum(count.samples for count in report.partitions) < 20_000
     assert records == pytest.approx(40_000, rel=0.1)
     assert nike == pytest.approx(20_000, rel=0.1)
 
