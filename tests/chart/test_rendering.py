@@ -35,6 +35,7 @@ def test_the_needed_values_are_enough(helm: Program) -> None:
         "HOTKEY_METRICS_PORT": "9090",
         "HOTKEY_METRICS_PARTITIONS": "1000",
         "HOTKEY_METRICS_KEYS": "true",
+        "HOTKEY_SAMPLING_BYTES_PER_SECOND": "4000000",
         "HOTKEY_LIVENESS_PORT": "8080",
     }
     assert (container(objects)["command"], container(objects)["args"]) == (["hotkey-operator"], ["run"])
@@ -65,6 +66,12 @@ def test_the_needed_values_are_enough(helm: Program) -> None:
             ["metrics.partitions=0"], "HOTKEY_METRICS_PARTITIONS", "0", id="no partitions in metrics"
         ),
         pytest.param(["metrics.keys=false"], "HOTKEY_METRICS_KEYS", "false", id="no keys in metrics"),
+        pytest.param(
+            ["sampling.bytesPerSecond=500000"],
+            "HOTKEY_SAMPLING_BYTES_PER_SECOND",
+            "500000",
+            id="sampling",
+        ),
     ],
 )
 def test_a_value_becomes_an_environment_variable(
@@ -232,6 +239,7 @@ def test_every_binding_binds_the_account_of_the_deployment_to_a_role_that_is_the
         ("metrics.port=many", "/metrics/port"),
         ("metrics.partitions=-1", "/metrics/partitions"),
         ("metrics.keys=some", "/metrics/keys"),
+        ("sampling.bytesPerSecond=0", "/sampling/bytesPerSecond"),
         ("prometheusRule.runbookUrl=docs", "/prometheusRule/runbookUrl"),
         ("podMonitor.interval=often", "/podMonitor/interval"),
         ("dashboard.namespace=Grafana", "/dashboard/namespace"),

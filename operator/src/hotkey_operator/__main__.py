@@ -67,13 +67,13 @@ async def _run(settings: Settings) -> None:
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="adapter"))
     api = connect()
     tables = KubernetesTables(api)
-    brokers = KafkaBrokers(settings.kafka)
+    brokers = KafkaBrokers(settings.kafka, sampling_bytes_per_second=settings.sampling_bytes_per_second)
     groups = KafkaGroups(settings.kafka)
     distribution = RedisDistribution(settings.redis_url)
     http = Http()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter
     metrics = Metrics(Exposure(settings.metrics_partitions, settings.metrics_keys))
-    metrics.undecodable(lambda: brokers.undecodable)
+    metrics.sampling(undecodable=lambda: brokers.undecodable, cut=lambda: brokers.samples_cut)
     if settings.metrics_port:
         _serve_metrics(settings, metrics)
     if settings.liveness_port:

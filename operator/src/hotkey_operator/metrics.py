@@ -49,6 +49,7 @@ class Metrics(Collector):
         self._exposure = exposure or Exposure()
         self._watched: dict[PolicyRef, Watched] = {}
         self._undecodable: Callable[[], int] = lambda: 0
+        self._cut: Callable[[], int] = lambda: 0
         self._turn_seconds = self._histogram("turn_seconds", "Duration of one turn", _TURN_BUCKETS)
         self._trigger_to_publish = self._histogram(
             "trigger_to_publish_seconds",
@@ -93,11 +94,16 @@ class Metrics(Collector):
             "Sampled records whose JSON could not be read",
             value=self._undecodable(),
         )
+        yield CounterMetricFamily(
+            "hotkey_operator_samples_cut",
+            "Samples that were made smaller or left out, as all streams may take only so many bytes",
+            value=self._cut(),
+        )
         yield from families(list(self._watched.values()), self._exposure)
 
-    def undecodable(self, records: Callable[[], int]) -> None:
-        """Where the number of sampled records that could not be read is to be found."""
-        self._undecodable = records
+    def sampling(self, *, undecodable: Callable[[], int], cut: Callable[[], int]) -> None:
+        """Where to find how many sampled records could not be read, and how many samples were cut."""
+        self._undecodable, self._cut = undecodable, cut
 
     def expect(self, ref: PolicyRef) -> None:
         """A policy is found: a first turn that never ends is seen too, and counters begin at 0."""

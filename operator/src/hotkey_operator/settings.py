@@ -33,6 +33,7 @@ class Settings:
     metrics_port: int = 0
     metrics_partitions: int = 1_000
     metrics_keys: bool = True
+    sampling_bytes_per_second: int = 4_000_000
     liveness_port: int = 0
     namespaces: tuple[str, ...] = ()
     log_level: str = "INFO"
@@ -74,6 +75,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--metrics-keys", "HOTKEY_METRICS_KEYS",
          "true or false: whether metrics name the keys that are spread; default true",
          metavar="BOOLEAN")  # fmt: skip
+    flag("--sampling-bytes", "HOTKEY_SAMPLING_BYTES_PER_SECOND",
+         "bytes a second that the samples of all streams may take from the brokers; default 4000000",
+         metavar="NUMBER")  # fmt: skip
     flag("--log-level", "HOTKEY_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR; default INFO")
 
 
@@ -89,6 +93,9 @@ def read_settings(flags: argparse.Namespace, environment: Mapping[str, str] | No
         metrics_port=source.port("metrics", "HOTKEY_METRICS_PORT", 9090),
         metrics_partitions=source.number("metrics_partitions", "HOTKEY_METRICS_PARTITIONS", 1_000),
         metrics_keys=source.yes_or_no("metrics_keys", "HOTKEY_METRICS_KEYS", default="true"),
+        sampling_bytes_per_second=source.number(
+            "sampling_bytes", "HOTKEY_SAMPLING_BYTES_PER_SECOND", 4_000_000, least=1
+        ),
         liveness_port=source.port("liveness", "HOTKEY_LIVENESS_PORT", 8080),
         namespaces=source.namespaces(),
         log_level=source.log_level(),
@@ -181,11 +188,14 @@ class _Source:
             return default
         return int(text)
 
-    def number(self, flag: str, variable: str, default: int) -> int:
+    def number(self, flag: str, variable: str, default: int, least: int = 0) -> int:
         text = self.text(flag, variable)
-        if text and not text.isdecimal():
-            self.mistakes.append(f"{variable}: {text!r}, expected a number from 0")
-        return int(text) if text.isdecimal() else default
+        if not text:
+            return default
+        if not text.isdecimal() or int(text) < least:
+            self.mistakes.append(f"{self._named(flag, variable)}: {text!r}, expected a number from {least}")
+            return default
+        return int(text)
 
     def namespaces(self) -> tuple[str, ...]:
         given: Sequence[str] | None = getattr(self._flags, "namespaces", None)

@@ -143,10 +143,11 @@ def test_the_part_of_the_slots_that_a_change_moved_is_measured_once() -> None:
 
 def test_the_version_and_what_could_not_be_read_are_told_without_any_policy() -> None:
     metrics = Metrics()
-    metrics.undecodable(lambda: 3)
+    metrics.sampling(undecodable=lambda: 3, cut=lambda: 2)
 
     assert series(metrics, "build_info") == {(__version__,): 1}
     assert value(metrics, "undecodable_records_total") == 3
+    assert value(metrics, "samples_cut_total") == 2
 
 
 def test_two_in_one_process_do_not_mix() -> None:

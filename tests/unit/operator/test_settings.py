@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hotkey_operator.adapters.sampler import SAMPLING_BYTES_PER_SECOND
 from hotkey_operator.settings import Settings, SettingsError, add_flags, read_settings
 
 MINIMAL = {"HOTKEY_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092", "HOTKEY_REDIS_URL": "redis://redis:6379/0"}
@@ -126,9 +127,22 @@ def test_what_metrics_name_can_be_bounded_and_left_out() -> None:
     assert (settings.metrics_partitions, settings.metrics_keys) == (0, False)
 
 
+def test_what_samples_may_take_can_be_bounded() -> None:
+    assert read(MINIMAL).sampling_bytes_per_second == SAMPLING_BYTES_PER_SECOND
+
+    settings = read({**MINIMAL, "HOTKEY_SAMPLING_BYTES_PER_SECOND": "500000"})
+    assert settings.sampling_bytes_per_second == 500_000
+
+
 @pytest.mark.parametrize(
-    ("variable", "wrong"), [("HOTKEY_METRICS_PARTITIONS", "many"), ("HOTKEY_METRICS_KEYS", "some")]
+    ("variable", "wrong"),
+    [
+        ("HOTKEY_METRICS_PARTITIONS", "many"),
+        ("HOTKEY_METRICS_KEYS", "some"),
+        ("HOTKEY_SAMPLING_BYTES_PER_SECOND", "4MB"),
+        ("HOTKEY_SAMPLING_BYTES_PER_SECOND", "0"),
+    ],
 )
-def test_a_mistake_about_metrics_is_named(variable: str, wrong: str) -> None:
+def test_a_mistake_about_a_number_or_a_choice_is_named(variable: str, wrong: str) -> None:
     with pytest.raises(SettingsError, match=f"{variable}: '{wrong}'"):
         read({**MINIMAL, variable: wrong})
