@@ -323,9 +323,17 @@ hashed_dealloc(HashedLane *self)
     Py_TYPE(self)->tp_free(self);
 }
 
+static PyObject *
+hashed_refused(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef hashed_methods[] = {
     {"choose", (PyCFunction)(void (*)(void))hashed_choose_method, METH_FASTCALL,
      "choose($self, value, dimensions, headers, timestamp, /)\n--\n\nThe record's destination."},
+    {"refused", (PyCFunction)hashed_refused, METH_NOARGS,
+     "refused($self, /)\n--\n\nNothing: here the values choose the shard, not what it has had."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -176,7 +176,7 @@ is_gone(void)
 }
 
 static PyObject *
-send_to(PyObject *self, const Given *given, const Place *place, Counts *counts)
+send_to(PyObject *self, const Given *given, PyObject *lane, const Place *place, Counts *counts)
 {
     Given routed = *given;
     routed.at[TOPIC] = place->topic;
@@ -189,6 +189,10 @@ send_to(PyObject *self, const Given *given, const Place *place, Counts *counts)
     }
     counts->routed++;
     PyObject *result = hand_on(self, &routed);
+    if (result == NULL && Py_IS_TYPE(lane, &StickyLaneType) && PyErr_ExceptionMatches(PyExc_BufferError)) {
+        ((StickyLane *)lane)->records_left++;
+        return NULL;
+    }
     if (result == NULL && is_gone()) {
         counts->fell_back++;
         return hand_on(self, given);
@@ -324,7 +328,7 @@ produce(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names
         found = place_for(self, &given, &lane, &place, &counts);
     }
     if (found == CHOSEN) {
-        result = place == NULL ? hand_on(self, &given) : send_to(self, &given, place, counts);
+        result = place == NULL ? hand_on(self, &given) : send_to(self, &given, lane, place, counts);
     }
     else {
         result = found == UNKNOWN ? call_pure(self, args, count, names) : NULL;

@@ -16,7 +16,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from hotkey_sdk._lanes import Batch, HashedLane, Lane, Lanes, Path, stride_of
+from hotkey_sdk._lanes import Batch, HashedLane, Lane, Lanes, Path, Shuffle, shares_of
 from hotkey_sdk.routing.router import RoutePlan, time_bucket
 
 PURE_VARIABLE = "HOTKEY_SDK_PURE"
@@ -57,18 +57,16 @@ class CompiledPath(Path):
         batch: Batch,
         counts: Any,
         clock: Callable[[], float] = time.monotonic,
-        start: Callable[[int], int] = random.randrange,
+        shuffle: Shuffle = random.shuffle,
     ) -> Lane:
-        """A lane for a route without an order."""
-        size = len(plan.destinations)
+        """A lane for a route without an order; `shuffle` makes the order in which equals have their turn."""
         lane: Lane = self._fast.StickyLane(
             plan.destinations,
             counts,
             batch.seconds,
             batch.records,
             batch.size_bytes,
-            start(size),
-            stride_of(size),
+            tuple(shares_of(plan, shuffle)),
             None if clock is time.monotonic else clock,
         )
         return lane
@@ -84,10 +82,11 @@ class CompiledPath(Path):
 
 def produce_of(
     fast: Any, owner: type, original: object, pure: Callable[..., None], is_gone: Callable[[Any], bool]
-) -> MethodDescriptorType:
+) -> MethodDescriptorType | None:
     """The compiled `produce` of `owner`, with the parameters and words of `pure`, which does the rare cases.
 
-    Raises `TypeError` when `pure` has not the parameters that it was compiled for.
+    None where the extension is bound to another `Producer` already: it is once per process, and the SDK may be
+    imported anew (a reload, a sub-interpreter), with the first Producer still in use. Raises `TypeError` when `pure` has not the parameters that it was compiled for.
     """
     parameters = list(inspect.signature(pure).parameters.values())[1:]
     shown = ", ".join(
@@ -96,7 +95,10 @@ def produce_of(
     doc = f"{pure.__name__}($self, {shown})\n--\n\n{inspect.getdoc(pure)}".encode()
     names = tuple(each.name for each in parameters)
     defaults = tuple(None if each.default is each.empty else each.default for each in parameters)
-    method: MethodDescriptorType = fast.bind(
-        owner, original, pure, names, defaults, doc, is_gone, KafkaException, Lanes
-    )
+    try:
+        method: MethodDescriptorType = fast.bind(
+            owner, original, pure, names, defaults, doc, is_gone, KafkaException, Lanes
+        )
+    except RuntimeError:
+        return None
     return method

@@ -33,6 +33,7 @@ class HashedLane:
         timestamp: int,
         /,
     ) -> Destination: ...
+    def refused(self) -> None: ...
 
 class StickyLane:
     def __new__(
@@ -42,8 +43,7 @@ class StickyLane:
         seconds: float,
         records: int,
         size_bytes: int,
-        slot: int,
-        stride: int,
+        shares: tuple[tuple[int, int], ...],
         clock: Callable[[], float] | None,
         /,
     ) -> StickyLane: ...
@@ -55,6 +55,7 @@ class StickyLane:
         timestamp: int,
         /,
     ) -> Destination: ...
+    def refused(self) -> None: ...
 
 class Keys:
     def __new__(cls, lanes: dict[bytes, Any], /) -> Keys: ...

@@ -1,4 +1,4 @@
-"""How a producer takes one route: the hash of the record's dimensions, or one slot for as long as a batch.
+"""How a producer takes one route: the hash of the record's dimensions, or one shard for as long as a batch.
 
 It counts, and it may read the monotonic clock; it must not know Kafka.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,12 +15,14 @@ from typing import Any, Protocol
 from hotkey_sdk.routing.router import Destination, Dimensions, Headers, RoutePlan, Router
 
 _MINIMUM_SECONDS = 0.005
-_GOLDEN = 0.6180339887  # a step of this share of the slots spreads even a few turns over all of them
+
+Shares = list[tuple[int, int]]  # of each shard: one of its slots, and how many it has
+Shuffle = Callable[[Shares], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """When the Kafka client would send a batch; a route without an order stays on a slot as long as that."""
+    """When the Kafka client would send a batch; a route without an order stays on a shard as long."""
 
     seconds: float = _MINIMUM_SECONDS
     records: int = 10_000
@@ -70,23 +73,28 @@ class HashedLane:
             self._counts.missing_dimension += 1
         return plan.hashed(values)
 
+    def refused(self) -> None:
+        """Nothing: here the values choose the shard, not what it has had."""
+
 
 class StickyLane:
-    """A route without an order: one slot for a batch, so that spreading does not cut batches into pieces.
+    """A route without an order: one shard for a batch, so that spreading does not cut batches into pieces.
 
-    Slots are taken in a fixed stride from a random start: every slot comes up equally often, and two
-    producers do not move in step.
+    When the batch is over, the next one goes to the shard that is furthest behind its part of the records,
+    which is its part of the slots: batches of a busy and of a quiet moment differ a hundredfold, so that
+    equally many batches would not be equally many records. Of several alike the first in a random order of
+    the lane's own is taken, lest all producers start with one shard and go round in step.
     """
 
     __slots__ = (
+        "_alike",
         "_batch",
         "_bytes_left",
         "_clock",
         "_current",
-        "_plan",
         "_records_left",
-        "_slot",
-        "_stride",
+        "_size",
+        "_turn",
         "_until",
     )
 
@@ -95,17 +103,19 @@ class StickyLane:
         plan: RoutePlan,
         batch: Batch,
         clock: Callable[[], float] = time.monotonic,
-        start: Callable[[int], int] = random.randrange,
+        shuffle: Shuffle = random.shuffle,
     ) -> None:
-        size = len(plan.destinations)
-        self._plan = plan
+        alike: dict[int, Alike] = {}
+        for rank, (slot, slots) in enumerate(shares_of(plan, shuffle)):
+            alike.setdefault(slots, Alike(slots)).add(rank, plan.at(slot))
         self._batch = batch
         self._clock = clock
-        self._stride = stride_of(size)
-        self._slot = start(size)
-        self._current = plan.at(self._slot)
+        self._size = len(plan.destinations)
+        self._alike = tuple(alike.values())
+        self._turn = self._alike[0], 0
+        self._current = self._alike[0].destinations[0]
         self._until = float("-inf")
-        self._records_left = self._bytes_left = 0
+        self._records_left, self._bytes_left = batch.records, batch.size_bytes
 
     def choose(
         self,
@@ -123,17 +133,55 @@ class StickyLane:
             self._bytes_left -= len(value)
         return self._current
 
+    def refused(self) -> None:
+        """The record chosen for last was not taken: a caller who waits for room offers it again and again."""
+        self._records_left += 1
+
     def _next(self, now: float) -> None:
-        self._slot += self._stride
-        self._current = self._plan.at(self._slot)
-        self._until = now + self._batch.seconds
+        sent = self._batch.records - self._records_left
         self._records_left = self._batch.records
         self._bytes_left = self._batch.size_bytes
+        self._until = now + self._batch.seconds
+        alike, at = self._turn
+        alike.records[at] += sent  # of two threads that come here at once one may lose its count, no more
+        total = sum(sum(each.records) for each in self._alike)
+        _, _, alike, at = max(each.furthest_behind(total, self._size) for each in self._alike)
+        self._turn = alike, at
+        self._current = alike.destinations[at]
 
 
-def stride_of(size: int) -> int:
-    """By how much a lane without an order goes on: odd, so it meets every one of a power of two slots."""
-    return int(size * _GOLDEN) | 1
+class Alike:
+    """The shards of a route that have equally many slots: of them the one with the fewest records is due."""
+
+    __slots__ = ("_ranks", "_slots", "destinations", "records")
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._ranks: list[int] = []
+        self.destinations: list[Destination] = []
+        self.records: list[int] = []
+
+    def add(self, rank: int, destination: Destination) -> None:
+        """One more shard, which has had nothing; of equals the one of the lowest rank comes first."""
+        self._ranks.append(rank)
+        self.destinations.append(destination)
+        self.records.append(0)
+
+    def furthest_behind(self, total: int, size: int) -> tuple[int, int, Alike, int]:
+        """By how much, in records times all slots, and which; the greatest of several is the one to take."""
+        records = self.records.copy()  # another thread may count meanwhile
+        fewest = min(records)
+        at = records.index(fewest)
+        return self._slots * total - size * fewest, -self._ranks[at], self, at
+
+
+def shares_of(plan: RoutePlan, shuffle: Shuffle = random.shuffle) -> Shares:
+    """What each shard is due of a route without an order, in the order in which equals have their turn."""
+    slots = plan.route.slots
+    slot_of = {shard: slot for slot, shard in enumerate(slots)}
+    shares = [(slot_of[shard], count) for shard, count in Counter(slots).items()]
+    shuffle(shares)
+    return shares
 
 
 class Lane(Protocol):
@@ -148,6 +196,10 @@ class Lane(Protocol):
         /,
     ) -> Destination:
         """Where the record goes."""
+        ...
+
+    def refused(self) -> None:
+        """The Kafka client did not take the record that was chosen for last."""
         ...
 
 
@@ -181,10 +233,10 @@ class Path:
         batch: Batch,
         counts: Any,  # noqa: ARG002
         clock: Callable[[], float] = time.monotonic,
-        start: Callable[[int], int] = random.randrange,
+        shuffle: Shuffle = random.shuffle,
     ) -> Lane:
-        """A lane for a route without an order."""
-        return StickyLane(plan, batch, clock, start)
+        """A lane for a route without an order; `shuffle` makes the order in which equals have their turn."""
+        return StickyLane(plan, batch, clock, shuffle)
 
     def lanes(self, lanes: Mapping[bytes | str, Lane]) -> Lanes:
         """The lanes of one topic."""

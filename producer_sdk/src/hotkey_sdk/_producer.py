@@ -169,6 +169,9 @@ class Producer(_Slots):
         shard_key = key if to.key is None else to.key
         try:
             _produce(self, to.topic, value, shard_key, to.partition, callback, None, timestamp, headers)
+        except BufferError:
+            lane.refused()
+            raise
         except KafkaException as error:
             if not is_gone(error):
                 raise
@@ -324,7 +327,8 @@ class Paths:
         fast = _compiled.load()
         if fast is not None:
             compiled = _compiled.produce_of(fast, Producer, _produce, Producer.produce, is_gone)
-            self._produce[_compiled.CompiledPath(fast)] = compiled
+            if compiled is not None:
+                self._produce[_compiled.CompiledPath(fast)] = compiled
         self.take(tuple(self._produce)[-1])
 
     def __iter__(self) -> Iterator[Path]:

@@ -42,9 +42,9 @@ def sending(router: Router) -> hotkey_sdk.Producer:
     return producer
 
 
-def sent(producer: hotkey_sdk.Producer, call: Callable[[Any], object]) -> list[object]:
+def sent(producer: hotkey_sdk.Producer, call: Callable[[Any], object]) -> list[Any]:
     """What the call queued: topic, partition, key and value of each record."""
-    found: list[object] = []
+    found: list[Any] = []
 
     def note(error: KafkaError | None, message: confluent_kafka.Message) -> None:
         found.append((message.topic(), message.partition(), message.key(), message.value()))
@@ -255,6 +255,27 @@ def test_exactly_the_keys_of_the_table_are_routed(
 
     known = set(routed)
     assert producer.hotkey.stats().routed == sum(_bytes(key) in known for key in asked)
+
+
+def test_a_record_without_room_in_the_queue_uses_nothing_of_its_batch_up(path: Path) -> None:
+    producer = hotkey_sdk.Producer({**NOWHERE, "linger.ms": 60_000, "queue.buffering.max.messages": 10})
+    lanes = producer.hotkey._lanes
+    lanes._batch = Batch(seconds=3_600, records=20)
+    lanes.adopt("clicks", Router(table(route(by=()))))
+
+    def fill(note: Any) -> None:
+        for _ in range(10):
+            producer.produce("clicks", b"v", "nike", on_delivery=note)
+        for _ in range(50):
+            with pytest.raises(BufferError):
+                producer.produce("clicks", b"v", "nike")
+
+    taken = [*sent(producer, fill), *sent(producer, fill), *sent(producer, fill)]
+
+    partitions = [each[1] for each in taken]
+    assert len(taken) == 30
+    assert len(set(partitions[:20])) == 1
+    assert partitions[20] != partitions[0]
 
 
 def _bytes(key: bytes | str) -> bytes:

@@ -1,18 +1,17 @@
-"""How a producer takes a route: by hash, or one slot for a batch."""
+"""How a producer takes a route: by hash, or one shard for a batch, then the one furthest behind."""
 
 from __future__ import annotations
 
-import functools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotkey_sdk._lanes import Batch, Counts, HashedLane, Lane, Path, StickyLane, lanes_of
-from hotkey_sdk._producer import _Lanes
+from hotkey_sdk._lanes import Batch, Counts, HashedLane, Lane, Path, Shares, StickyLane, lanes_of
+from hotkey_sdk._producer import PATHS, _Lanes
 from hotkey_sdk.routing.router import Destination, Dimensions, Headers, RoutePlan, Router
 from hotkey_sdk.routing.table import RecordKey, Route, Shard
 from tests.unit.sdk.tables import route, table
@@ -28,20 +27,36 @@ class Clock:
         return self.now
 
 
-def sticky(path: Path, clock: Clock, batch: Batch, shards: int = 4, slots: int = 16, start: int = 0) -> Lane:
+def sticky(
+    path: Path, clock: Clock, batch: Batch, shards: int = 4, slots: int = 16, seed: int | None = None
+) -> Lane:
     plan = Router(table(route(by=(), shards=shards, slots=slots))).plans[b"nike"]
-    return path.sticky(plan, batch, path.counts(), clock, functools.partial(at, start))
+    return lane_of(path, plan, clock, batch, seed)
 
 
-def at(start: int, size: int) -> int:
-    return start % size
+def lane_of(path: Path, plan: RoutePlan, clock: Clock, batch: Batch, seed: int | None = None) -> Lane:
+    """A lane whose shards have their turn in the table's order, or in the one that the seed shuffles."""
+    order = unshuffled if seed is None else random.Random(seed).shuffle
+    return path.sticky(plan, batch, path.counts(), clock, order)
+
+
+def unshuffled(shares: Shares) -> None:
+    pass
+
+
+def weighted(*slots: int) -> RoutePlan:
+    """A route without an order whose shard i, on partition i, has so many slots."""
+    shards = tuple(Shard(number, number) for number in range(len(slots)))
+    map_ = tuple(number for number, count in enumerate(slots) for _ in range(count))
+    made = Route(b"nike", "clicks", (), RecordKey.COMPOSITE, shards, map_)
+    return Router(table(made)).plans[b"nike"]
 
 
 def take(lane: Lane, value: bytes | None = b"x") -> int:
     return lane.choose(value, None, None, 0).partition
 
 
-def test_a_batch_stays_on_one_slot_until_its_time_is_over(path: Path) -> None:
+def test_a_batch_stays_on_one_shard_until_its_time_is_over(path: Path) -> None:
     clock = Clock()
     lane = sticky(path, clock, Batch(seconds=0.005))
     first = {take(lane) for _ in range(100)}
@@ -69,10 +84,10 @@ def test_a_batch_ends_when_it_has_its_records_or_its_bytes(path: Path) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(power=st.integers(0, 10), start=st.integers(0, 65_535))
-def test_every_slot_comes_up_equally_often(path: Path, power: int, start: int) -> None:
+@given(power=st.integers(0, 10), seed=st.integers(0, 65_535))
+def test_every_shard_comes_up_as_often_as_it_has_slots(path: Path, power: int, seed: int) -> None:
     size = 2**power
-    lane = sticky(path, Clock(), Batch(seconds=60, records=1), shards=min(size, 12), slots=size, start=start)
+    lane = sticky(path, Clock(), Batch(seconds=60, records=1), shards=min(size, 12), slots=size, seed=seed)
 
     taken = Counter(take(lane) for _ in range(3 * size))
 
@@ -81,15 +96,127 @@ def test_every_slot_comes_up_equally_often(path: Path, power: int, start: int) -
 
 
 def test_shards_are_weighted_by_their_slots_already_after_a_few_batches(path: Path) -> None:
-    slots = (0,) * 48 + (1,) * 16
-    shards = (Shard(1, 0), Shard(2, 1))
-    plan = Router(table(Route(b"nike", "clicks", (), RecordKey.COMPOSITE, shards, slots))).plans[b"nike"]
-
-    for start in range(64):
-        one_each = Batch(seconds=60, records=1)
-        lane = path.sticky(plan, one_each, path.counts(), Clock(), functools.partial(at, start))
+    for seed in range(64):
+        lane = lane_of(path, weighted(48, 16), Clock(), Batch(seconds=60, records=1), seed)
         taken = Counter(take(lane) for _ in range(8))
-        assert 1 <= taken[1] <= 3, (start, taken)
+        assert 1 <= taken[1] <= 3, (seed, taken)
+
+
+def uneven(seed: int, batches: int = 200) -> Iterator[int]:
+    """The records of each batch under a load that goes from one record to thousands and back."""
+    chance = random.Random(seed)
+    for _ in range(batches):
+        yield chance.choice((1, chance.randint(1, 50), chance.randint(1, 3_000)))
+
+
+def batches_taken(lane: Lane, clock: Clock, sizes: Iterator[int]) -> Iterator[tuple[int, int]]:
+    """The partition and the records of each batch, when the clock alone ends them."""
+    for size in sizes:
+        partitions = {take(lane) for _ in range(size)}
+        assert len(partitions) == 1, "a batch stays together"
+        yield partitions.pop(), size
+        clock.now += 0.0051
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("slots", [(1,) * 8, (3,) * 4 + (2,) * 2, (1, 3), (1, 3, 1, 3), (1, 1, 1, 1, 1, 3)])
+def test_however_uneven_the_batches_each_shard_is_within_one_of_its_planned_part(
+    path: Path, slots: tuple[int, ...], seed: int
+) -> None:
+    clock = Clock()
+    lane = lane_of(path, weighted(*slots), clock, Batch(), seed)
+    taken: Counter[int] = Counter()
+    total = biggest = 0
+
+    for partition, size in batches_taken(lane, clock, uneven(seed)):
+        taken[partition] += size
+        total, biggest = total + size, max(biggest, size)
+        off = {number: taken[number] - total * part / sum(slots) for number, part in enumerate(slots)}
+        assert max(map(abs, off.values())) <= biggest, off
+
+    assert total > 20 * biggest, "the load was long enough to tell"
+
+
+def test_the_records_of_batches_that_end_by_their_bytes_count_too(path: Path) -> None:
+    lane = sticky(path, Clock(), Batch(seconds=60, size_bytes=1_000))
+    taken: Counter[int] = Counter()
+
+    for size in (1, 500, 10, 1_000) * 200:
+        taken[take(lane, b"x" * size)] += 1
+
+    assert max(taken.values()) - min(taken.values()) <= 100, taken
+
+
+def test_a_slow_producer_goes_round_all_shards(path: Path) -> None:
+    clock = Clock()
+    lane = sticky(path, clock, Batch(), shards=12, slots=64, seed=3)
+
+    taken = []
+    for _ in range(640):
+        taken.append(take(lane))
+        clock.now += 1.0
+
+    assert set(taken[:12]) == set(range(12)), "each once before any twice"
+    assert Counter(taken) == Counter({number: 60 if number < 4 else 50 for number in range(12)})
+
+
+def test_producers_do_not_go_round_in_step(path: Path) -> None:
+    lanes = [sticky(path, Clock(), Batch(seconds=60, records=1), 16, 16, seed) for seed in range(200)]
+
+    turns = [tuple(take(lane) for _ in range(16)) for lane in lanes]
+
+    firsts = Counter(turn[0] for turn in turns)
+    assert len(firsts) == 16
+    assert max(firsts.values()) < 200 / 16 * 3
+    assert len(set(turns)) == 200
+
+
+def test_lanes_made_anew_for_another_table_start_on_any_shard(path: Path) -> None:
+    router = Router(table(route(by=(), shards=16, slots=16)))
+
+    firsts = {take(lanes_of(router, Batch(), path.counts(), path)["nike"]) for _ in range(300)}
+
+    assert firsts == set(range(16))
+
+
+def test_a_record_that_the_client_had_no_room_for_is_not_counted(path: Path) -> None:
+    clock = Clock()
+    lane = sticky(path, clock, Batch(), shards=2, slots=2)
+    taken: Counter[int] = Counter()
+
+    for size in (300, 10, 200) * 20:
+        for _ in range(size):
+            taken[take(lane)] += 1
+        for _ in range(1_000):  # the queue is full, and the caller offers the next one again and again
+            take(lane)
+            lane.refused()
+        clock.now += 0.0051
+
+    assert abs(taken[0] - taken[1]) <= 300, taken
+
+
+@settings(max_examples=50)
+@given(
+    slots=st.lists(st.integers(1, 9), min_size=1, max_size=20),
+    batches=st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.001, 0.0051, 1.0])), max_size=60),
+    seed=st.integers(0, 1_000),
+)
+def test_both_paths_take_the_same_shards(
+    slots: list[int], batches: list[tuple[int, float]], seed: int
+) -> None:
+    slots[0] += (1 << (sum(slots) - 1).bit_length()) - sum(slots)
+    found = []
+    for each in PATHS:
+        clock = Clock()
+        lane = lane_of(each, weighted(*slots), clock, Batch(records=30, size_bytes=400), seed)
+        taken = []
+        for size, seconds in batches:
+            taken += [take(lane, b"x" * (size % 30)) for _ in range(size)]
+            lane.refused()
+            clock.now += seconds
+        found.append(taken)
+
+    assert all(each == found[0] for each in found)
 
 
 def test_the_batch_is_the_kafka_clients() -> None:
