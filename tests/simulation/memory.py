@@ -21,7 +21,7 @@ from hotkey_operator.engine.model import (
     StoredTable,
     TopicFacts,
 )
-from hotkey_operator.ports import Conflict, PolicyRef, PublishedEnvelope, SampleBudget
+from hotkey_operator.ports import Conflict, PolicyRef, PublishedEnvelope, SampleBudget, Unavailable
 from hotkey_sdk.routing import codec
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
 from hotkey_sdk.routing.names import TABLE_DIGEST, TABLE_ENVELOPE, TABLE_EPOCH
@@ -105,11 +105,16 @@ class MemoryBrokers:
         )
 
     async def end_offsets(self, name: str, partitions: int) -> EndOffsets:
-        logs = self._topics[name].partitions
+        logs = self._logs(name)
         return EndOffsets(self._clock(), tuple(len(logs[partition]) for partition in range(partitions)))
 
+    def _logs(self, name: str) -> list[list[StoredRecord]]:
+        if name not in self._topics:
+            raise Unavailable(f"Kafka: cannot read end offsets: there is no topic {name}")
+        return self._topics[name].partitions
+
     async def some_end_offsets(self, name: str, partitions: Collection[int]) -> tuple[float, dict[int, int]]:
-        logs = self._topics[name].partitions
+        logs = self._logs(name)
         return self._clock(), {partition: len(logs[partition]) for partition in partitions}
 
     async def sample(

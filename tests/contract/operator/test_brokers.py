@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from hotkey_operator.ports import SampleBudget
+import pytest
+
+from hotkey_operator.ports import SampleBudget, Unavailable
 from hotkey_sdk.routing.table import Dimension
 from tests.contract.operator.conftest import Run
 from tests.contract.operator.worlds import BrokersWorld, Put, fresh
@@ -139,6 +141,30 @@ def test_markers_of_transactions_have_offsets_and_are_no_records(run: Run, broke
             records = [int(record.key or b"-1") for run_ in found.runs for record in run_]
             assert records == list(range((first + 1) // 2, (end + 1) // 2))
             assert sum(b - a for a, b in found.spans) == end - first
+
+    run(scenario())
+
+
+def test_records_of_a_transaction_that_is_still_open_count(run: Run, brokers: BrokersWorld) -> None:
+    async def scenario() -> None:
+        topic = fresh("open")
+        await brokers.create(topic, 2)
+        await brokers.append(topic, 1, [Put(b"k")] * 3)
+        await brokers.leave_open(topic, 1, [Put(b"k")] * 40)
+        ends = await brokers.brokers.end_offsets(topic, 2)
+        assert ends.offsets == (0, 43)
+
+    run(scenario())
+
+
+def test_what_does_not_exist_has_no_end_offsets_and_is_not_made_by_asking(
+    run: Run, brokers: BrokersWorld
+) -> None:
+    async def scenario() -> None:
+        name = fresh("missing")
+        with pytest.raises(Unavailable):
+            await brokers.brokers.end_offsets(name, 2)
+        assert await brokers.brokers.topic(name) is None
 
     run(scenario())
 

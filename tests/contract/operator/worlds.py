@@ -49,6 +49,10 @@ class BrokersWorld(Protocol):
         """Append each record in a transaction of its own, which leaves a marker behind it."""
         ...
 
+    async def leave_open(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        """Append in a transaction that is not ended."""
+        ...
+
     async def recreate(self, topic: str, partitions: int) -> None: ...
 
     async def close(self) -> None: ...
@@ -66,6 +70,7 @@ class KafkaWorld:
         self.brokers: Brokers = KafkaBrokers(config)
         self._admin = AdminClient(config)
         self._producer = Producer({**config, "linger.ms": 5, "compression.type": "lz4"})
+        self._open: list[Producer] = []
 
     async def create(self, topic: str, partitions: int, *, compacted: bool = False) -> None:
         settings = {"cleanup.policy": "compact"} if compacted else {}
@@ -114,6 +119,18 @@ class KafkaWorld:
             producer.produce(topic, key=record.key, value=record.value, partition=partition)
             producer.commit_transaction(30)
 
+    async def leave_open(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        await asyncio.to_thread(self._leave_open, topic, partition, records)
+
+    def _leave_open(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        producer = Producer({**self._config, "transactional.id": fresh("hesitant")})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for record in records:
+            producer.produce(topic, key=record.key, value=record.value, partition=partition)
+        assert producer.flush(30) == 0
+        self._open.append(producer)
+
     async def recreate(self, topic: str, partitions: int) -> None:
         await asyncio.to_thread(self._admin.delete_topics([topic])[topic].result)
         async with asyncio.timeout(30):
@@ -123,6 +140,8 @@ class KafkaWorld:
 
     async def close(self) -> None:
         assert isinstance(self.brokers, KafkaBrokers)
+        for producer in self._open:
+            await asyncio.to_thread(producer.abort_transaction, 30)
         await self.brokers.close()
 
 
@@ -146,6 +165,9 @@ class MemoryBrokersWorld:
         for record in records:
             await self.append(topic, partition, [record])
             self._memory.mark(topic, partition)
+
+    async def leave_open(self, topic: str, partition: int, records: Sequence[Put]) -> None:
+        await self.append(topic, partition, records)
 
     async def recreate(self, topic: str, partitions: int) -> None:
         self._memory.create(topic, partitions)
