@@ -105,7 +105,8 @@ def is_published(outcome: Outcome) -> bool | None:
 
 def unmended(decision: Decision) -> tuple[Reason, ...]:
     """Why a stream over the trigger is left as it is, for one key or for all of it; most often empty."""
-    given = {decision.reason, *(each.reason for each in decision.verdicts if not each.shards)}
+    uneven = {each.reason for each in decision.verdicts if each.reason is Reason.CANNOT_SPREAD}
+    given = {decision.reason, *uneven, *(each.reason for each in decision.verdicts if not each.shards)}
     return tuple(sorted(given & UNMENDED))
 
 

@@ -5,6 +5,7 @@ It stands in for gather and apply: what the engine decides to write is what it s
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,9 +29,10 @@ from hotkey_operator.engine.model import (
 from hotkey_operator.engine.spec import PolicySpec, parse_spec
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.slots import slot_hash
-from hotkey_sdk.routing.table import RecordKey, Stream, Table, shard_key
+from hotkey_sdk.routing.table import RecordKey, Route, Stream, Table, shard_key
 
 STREAM = Stream("cluster", "clicks")
+BUCKETS = 50
 START = 1_790_000_000.0
 
 
@@ -51,6 +53,8 @@ class ModelStream:
     rates: Mapping[bytes, float]
     partitions: int = 12
     users: Mapping[bytes, int] = field(default_factory=dict)
+    zipf: float = 0.0  # exponent: user n has 1/(n+1)^zipf of what user 0 has
+    bucketed: bool = False  # records carry a time_bucket, of which there are very many
     country: str | None = None  # of every record that has a user; `*`: each user has one of 500
     deaf: frozenset[bytes] = frozenset()  # keys whose producers know no tables
     plain: Mapping[bytes, float] = field(default_factory=dict)  # the part of a key from such producers
@@ -69,6 +73,7 @@ class ModelStream:
         self.random = random.Random(self.seed)
         self.recent: dict[int, list[SampledRecord]] = {}
         self.decisions: list[Decision] = []
+        self.crowds: dict[tuple[bytes, int, Route | None], list[float]] = {}  # cumulated, per partition
 
     def turn(self, seconds: float = 1.0) -> Decision:
         """Let `seconds` pass, then one turn of the operator; its table is in force from then on."""
@@ -134,14 +139,18 @@ class ModelStream:
         route = self.stored.table.route(key) if self.stored else None
         if route is None or key in self.deaf:
             return [(partition_for(key, self.partitions), key, 1.0)]
-        slots = [0] * len(route.shards)
+        slots = [0.0] * len(route.shards)
         if route.by:
             assert self.stored is not None
-            for user in range(self.users[key]):
-                values = tuple(
-                    self._country(user) if name == "country_id" else f"u{user}" for name in route.by
-                )
-                slots[route.slots[slot_hash(self.stored.table.seed, values) & (len(route.slots) - 1)]] += 1
+            for user, value in enumerate(self._popularity(self.users[key])):
+                for bucket in range(BUCKETS if "time_bucket" in route.by else 1):
+                    seen = {
+                        "country_id": self._country(user),
+                        "user_id": f"u{user}",
+                        "time_bucket": f"{bucket}",
+                    }
+                    slot = slot_hash(self.stored.table.seed, tuple(seen[name] for name in route.by))
+                    slots[route.slots[slot & (len(route.slots) - 1)]] += value
         else:
             for index in route.slots:
                 slots[index] += 1
@@ -152,6 +161,27 @@ class ModelStream:
             for shard, count in zip(route.shards, slots, strict=True)
             if count
         ]
+
+    def _popularity(self, users: int) -> list[float]:
+        return [1.0 / (user + 1) ** self.zipf for user in range(users)]
+
+    def _who(self, key: bytes, partition: int) -> int:
+        """The user of a record of `key`: one of those whose records the route puts on this partition."""
+        users = self.users[key]
+        route = self.stored.table.route(key) if self.stored else None
+        if not self.zipf:
+            return self.random.randrange(users)
+        if (key, partition, route) not in self.crowds:
+            weights = self._popularity(users)
+            if route is not None and route.by == ("user_id",) and self.stored is not None:
+                slots, seed = route.slots, self.stored.table.seed
+                owners = [slots[slot_hash(seed, (f"u{user}",)) & (len(slots) - 1)] for user in range(users)]
+                weights = [
+                    weight if route.shards[owner].partition == partition else 0.0
+                    for weight, owner in zip(weights, owners, strict=True)
+                ]
+            self.crowds[key, partition, route] = list(itertools.accumulate(weights))
+        return self.random.choices(range(users), cum_weights=self.crowds[key, partition, route])[0]
 
     def _flow(self, seconds: float) -> None:
         self.mix: dict[int, list[tuple[bytes, bytes, float]]] = {p: [] for p in range(self.partitions)}
@@ -169,14 +199,15 @@ class ModelStream:
         if total <= 0:
             return None
         drawn = self.random.choices(flows, [rate for _, _, rate in flows], k=self.sampled)
-        records = tuple(self._record(key, record_key) for key, record_key, _ in drawn)
+        records = tuple(self._record(key, record_key, partition) for key, record_key, _ in drawn)
         return PartitionSample(partition, tuple(records[i : i + 20] for i in range(0, self.sampled, 20)))
 
-    def _record(self, key: bytes, record_key: bytes) -> SampledRecord:
+    def _record(self, key: bytes, record_key: bytes, partition: int) -> SampledRecord:
         if key not in self.users:
             return SampledRecord(record_key, self.size_bytes)
-        user = self.random.randrange(self.users[key])
+        user = self._who(key, partition)
         seen = {"user_id": f"u{user}"}
+        seen |= {"time_bucket": f"{self.random.randrange(BUCKETS)}"} if self.bucketed else {}
         seen |= {"country_id": self._country(user)} if self.country is not None else {}
         read = {
             each.name: seen.get(each.json_path.removeprefix("$.") if each.json_path else each.name)

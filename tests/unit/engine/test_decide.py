@@ -206,7 +206,7 @@ def refused_streams() -> dict[Reason, ModelStream]:
         Reason.BALANCED: ModelStream(spec(), even),
         Reason.NO_DOMINANT_KEY: ModelStream(spec(), {**QUIET, **dict.fromkeys(crowd, 20.0)}),
         Reason.DIMENSIONS_NOT_VISIBLE: ModelStream(spec(**BY_USER), nike),
-        Reason.CANNOT_SPREAD: ModelStream(spec(**BY_USER), nike, users={b"nike": 2}),
+        Reason.CANNOT_SPREAD: ModelStream(spec(**BY_USER), nike, users={b"nike": 1}),
         Reason.ORDERING_FORBIDS: ModelStream(spec(spread={"ordering": "PerKey"}), nike),
         Reason.SUSPENDED: ModelStream(spec(suspend=True), nike),
         Reason.OBSERVING: ModelStream(spec(mode="Observe"), nike),

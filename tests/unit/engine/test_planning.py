@@ -241,3 +241,73 @@ def test_a_rung_that_is_taken_on_trust_is_said_to_be() -> None:
     assert taken.order.startswith("order is kept per country_id; ")
     assert "on trust" in taken.order
     assert taken.partitions == 2
+
+
+BY_USER = {
+    "dimensions": [{"name": "user_id", "from": {"jsonPath": "$.user_id"}}],
+    "spread": {"by": [["user_id"]]},
+}
+
+
+def test_a_key_with_a_value_that_no_partition_fits_is_spread_around_it_once_and_it_is_said() -> None:
+    # given users of whom the biggest is more than a partition may carry
+    model = stream({b"nike": 12_000.0}, policy=spec(**BY_USER), users={b"nike": 300}, zipf=1.0)
+    before = model.imbalance()
+
+    # when
+    decision = model.turns(40)
+
+    # then
+    assert rungs(model) == [("user_id",)]
+    assert model.imbalance() < before / 2
+    spread = [each for each in model.decisions if each.reason is Reason.SPREAD]
+    assert len(spread) == 1
+    assert "u0 alone is" in spread[0].message
+    assert "leaves an imbalance of" in spread[0].message
+    assert Reason.CANNOT_SPREAD in [each.reason for each in verdict(spread[0], b"nike").rejected]
+    assert decision.reason is Reason.HOLDING, decision.message
+    assert verdict(decision, b"nike").reason is Reason.CANNOT_SPREAD
+    assert len(writes(model)) <= 2, [each.message for each in writes(model)]
+
+
+def test_a_key_that_is_spread_unevenly_goes_to_a_finer_rung_once_that_is_visible() -> None:
+    # given records that do not carry the finer rung yet
+    policy = spec(
+        dimensions=[
+            {"name": "user_id", "from": {"jsonPath": "$.user_id"}},
+            {"name": "time_bucket", "from": {"header": "x-bucket"}},
+        ],
+        spread={"by": [["user_id"], ["user_id", "time_bucket"]]},
+    )
+    model = stream({b"nike": 12_000.0}, policy=policy, users={b"nike": 300}, zipf=1.0)
+    model.turns(20)
+    assert rungs(model) == [("user_id",)]
+    uneven = model.imbalance()
+
+    # when they do
+    model.bucketed = True
+    decision = model.turns(30)
+
+    # then
+    assert rungs(model) == [("user_id", "time_bucket")], decision.message
+    assert model.imbalance() < uneven / 1.5
+    assert verdict(decision, b"nike").reason is not Reason.FLAPPING
+
+
+def test_middling_keys_are_moved_where_a_key_that_cannot_be_spread_is_left_plain() -> None:
+    # given one key of a single user, and on another partition keys of which none dominates
+    middling = [key for key in (b"m%d" % i for i in range(1_000)) if partition_for(key, 12) == 5][:8]
+    model = stream(
+        {**EVEN, **dict.fromkeys(middling, 250.0), b"nike": 2_000.0},
+        policy=spec(**BY_USER, trigger={"recordsPerSecond": 1_400}),
+        users={b"nike": 1},
+    )
+
+    # when
+    decision = model.turns(40)
+
+    # then
+    assert model.table.routes
+    assert {route.key for route in model.table.routes} <= set(middling)
+    assert model.load()[5] <= 1_400
+    assert verdict(decision, b"nike").reason is Reason.CANNOT_SPREAD

@@ -56,7 +56,7 @@ def is_whole(route: Route) -> bool:
 
 
 def _rejected(s: Situation, key: bytes, route: Route | None) -> tuple[Rejected, ...]:
-    """The coarser rungs; and to be a plain key, which is what costs least."""
+    """The coarser rungs, an even spread, and to be a plain key, which is what costs least."""
     if route is None:
         return ()
     if s.table.route(key) is None and s.long_hot:
@@ -70,7 +70,11 @@ def _rejected(s: Situation, key: bytes, route: Route | None) -> tuple[Rejected, 
 
 def _coarser(s: Situation, key: bytes, route: Route) -> tuple[Rejected, ...]:
     load = s.keys.get(key)
-    return ladder.too_coarse(s, load, route.by) if load is not None and not is_whole(route) else ()
+    if load is None or is_whole(route):
+        return ()
+    stop = ladder.unsplit(s, load, route.by)
+    evenly = (Rejected("spread it evenly", stop.reason, stop.message),) if stop else ()
+    return (*ladder.too_coarse(s, load, route.by), *evenly)
 
 
 def _noted(s: Situation, route: Route) -> Stop | None:
@@ -86,4 +90,6 @@ def _noted(s: Situation, route: Route) -> Stop | None:
         asked, needed = s.spec.release.for_seconds, s.release_seconds(route.key)
         why = f"it went back and forth {count(times, 'time')} lately: it goes back after {needed:g} s of cool"
         return Stop(Reason.FLAPPING, f"{why}, not after {asked:g} s")
+    if load is not None and s.hot and not is_whole(route):
+        return ladder.unsplit(s, load, route.by)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hotkey_operator.engine.guards import Stop
@@ -12,23 +13,39 @@ from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import Ordering
-from hotkey_operator.engine.wording import looked_for, name, percent
+from hotkey_operator.engine.wording import looked_for, name, percent, value_name
 
+UNSPLIT_AT_MOST = 0.75  # of a key may be a value that no partition fits, else spreading the rest gains little
+CLEARLY_SMALLER = 0.75  # of a coarser rung's biggest value: less is not worth a finer one that does not fit
 VISIBLE = 0.5  # of a key's records must carry every dimension of a rung
 VALUES_COUNTED = 20  # records of one value, before its slot is believed to be heavier
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The rung to take; `values`: those whose slots are known to be heavier, with their part of the key."""
+    """The rung to take; `values`: those whose slots are known to be heavier, with their part of the key.
+
+    `unsplit`: no rung fits, and what cannot be split is said there.
+    """
 
     by: Rung
     values: tuple[tuple[Values, float], ...] = ()
+    unsplit: Stop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _TooBig:
+    """A rung whose biggest value is more than a partition may carry; `step` spreads the key nevertheless."""
+
+    step: Step
+    stop: Stop
+    part: float
 
 
 def choose(s: Situation, load: KeyLoad) -> Step | Stop:
     """The rung for a key, or why there is none: of a routed key its own, or a finer one.
 
+    Where none fits it is the one whose biggest value is the smallest, unless that is most of a plain key.
     The reason is `Sampling` while no sample was looked at for a coarser rung than the one that would do.
     """
     if len(load.key) > KEY_BYTES_AT_MOST:
@@ -41,19 +58,45 @@ def choose(s: Situation, load: KeyLoad) -> Step | Stop:
         return Step(())
     answers = [_try(s, load, rung) for rung in _rungs(s, load)]
     for answer in answers:
-        if isinstance(answer, Step) or answer.reason is Reason.SAMPLING:
+        if isinstance(answer, Step) or (isinstance(answer, Stop) and answer.reason is Reason.SAMPLING):
             return answer
-    stops = [answer for answer in answers if isinstance(answer, Stop)]
-    return min(stops, key=lambda stop: stop.reason is Reason.DIMENSIONS_NOT_VISIBLE)
+    best = _smallest([answer for answer in answers if isinstance(answer, _TooBig)])
+    if best is None:
+        return next(answer for answer in answers if isinstance(answer, Stop))
+    if s.table.route(load.key) is None and best.part > UNSPLIT_AT_MOST:
+        return best.stop
+    return best.step
+
+
+def _smallest(found: Sequence[_TooBig]) -> _TooBig | None:
+    """The rung with the smallest biggest value; a finer one only where that is clearly smaller."""
+    best = None
+    for each in found:
+        if best is None or each.part < CLEARLY_SMALLER * best.part:
+            best = each
+    return best
+
+
+def unsplit(s: Situation, load: KeyLoad, rung: Rung) -> Stop | None:
+    """What keeps a key that is spread by `rung` from being spread evenly: a value that no partition fits."""
+    answer = _try(s, load, rung) if rung else None
+    return answer.stop if isinstance(answer, _TooBig) else None
+
+
+def values_of(s: Situation, load: KeyLoad, rung: Rung) -> tuple[tuple[Values, float], ...]:
+    """The values of `rung` whose slots are known to be heavier, with their part of the key."""
+    values = top_values(s.memory.fresh_evidence(s.at), load, rung) if rung else []
+    return tuple((v.values, v.part.value) for v in values if _is_heavy(s, load, v))
 
 
 def too_coarse(s: Situation, load: KeyLoad, rung: Rung) -> tuple[Rejected, ...]:
     """The rungs before `rung`, and why they would not do."""
     answers = [(each, _try(s, load, each)) for each in _before(s, rung)]
+    stops = [(each, answer.stop if isinstance(answer, _TooBig) else answer) for each, answer in answers]
     return tuple(
-        Rejected(f"spread it by {' and '.join(each)}", answer.reason, answer.message)
-        for each, answer in answers
-        if isinstance(answer, Stop) and answer.reason is not Reason.SAMPLING
+        Rejected(f"spread it by {' and '.join(each)}", stop.reason, stop.message)
+        for each, stop in stops
+        if isinstance(stop, Stop) and stop.reason is not Reason.SAMPLING
     )
 
 
@@ -89,7 +132,7 @@ def _fits_easily(s: Situation, load: KeyLoad, rung: Rung) -> bool:
     return all((value.part.value + value.part.bound) * load.total <= room for value in values)
 
 
-def _try(s: Situation, load: KeyLoad, rung: Rung) -> Step | Stop:
+def _try(s: Situation, load: KeyLoad, rung: Rung) -> Step | Stop | _TooBig:
     evidence = s.memory.fresh_evidence(s.at)
     seen = visibility(evidence, load.key, rung)
     by = " and ".join(rung)
@@ -104,12 +147,16 @@ def _try(s: Situation, load: KeyLoad, rung: Rung) -> Step | Stop:
         why = f"key {name(load.key)} is left plain: {carried} of its sampled records carry {by} ({looked})"
         return Stop(Reason.DIMENSIONS_NOT_VISIBLE, why)
     values = top_values(evidence, load, rung)
-    if values and (values[0].part.value - values[0].part.bound) * load.total > TARGET * s.mean:
-        biggest = "/".join(values[0].values) or "the missing value"
-        part = percent(values[0].part.value)
-        why = f"key {name(load.key)} cannot be spread by {by}: {biggest} alone is {part} of it"
-        return Stop(Reason.CANNOT_SPREAD, why)
-    return Step(rung, tuple((v.values, v.part.value) for v in values if _is_heavy(s, load, v)))
+    if not values or (values[0].part.value - values[0].part.bound) * load.total <= TARGET * s.mean:
+        return Step(rung, values_of(s, load, rung))
+    biggest = values[0]
+    stop = Stop(
+        Reason.CANNOT_SPREAD,
+        f"key {name(load.key)} cannot be spread evenly by {by}: {value_name(biggest.values)} alone is "
+        f"{percent(biggest.part.value)} of it",
+    )
+    heavy = tuple((v.values, v.part.value) for v in values if v is biggest or _is_heavy(s, load, v))
+    return _TooBig(Step(rung, heavy, stop), stop, biggest.part.value)
 
 
 def _is_heavy(s: Situation, load: KeyLoad, value: ValuePart) -> bool:

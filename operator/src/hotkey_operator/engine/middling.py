@@ -20,11 +20,14 @@ MARGIN = 0.95  # of the trigger, so that the moved keys' partition does not stan
 def chosen(s: Situation, room: int) -> list[KeyLoad]:
     """The fewest keys, at most `room`, without which every hot partition surely has what it should at most.
 
-    Empty where that is out of reach.
+    Empty where that is out of reach. A partition on which a bigger key stays keeps no
+    other one from being relieved.
     """
     keys: list[KeyLoad] = []
     for partition in s.long_hot:
         found = _of(s, partition, goal(s))
+        if found is None and _has_heavy(s, partition):
+            continue
         if found is None or len(keys) + len(found) > room:
             return []
         keys += [key for key in found if key not in keys]
@@ -48,6 +51,10 @@ def _of(s: Situation, partition: int, at_most: float) -> list[KeyLoad] | None:
             break
         taken.append(key)
     return taken if s.loads[partition] - _surely(taken, partition) <= at_most else None
+
+
+def _has_heavy(s: Situation, partition: int) -> bool:
+    return any(key.on.get(partition, 0.0) >= HEAVY * s.mean for key in s.keys.values())
 
 
 def _candidates(s: Situation, partition: int) -> Sequence[KeyLoad]:

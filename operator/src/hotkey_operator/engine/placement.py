@@ -32,7 +32,8 @@ NOBODY = -1
 class HotKey:
     """A key to place. `load` per second; `home`: where its plain records are, if not where murmur2 says;
     `values`: values of its dimensions with their part of the key, for those so frequent that their slots are
-    known to be heavier than others; `whole`: it is moved, not spread, so it takes one shard."""
+    known to be heavier than others; `whole`: it is moved, not spread, so it takes one shard; `values_before`:
+    such values of the previous route's dimensions, where those are others."""
 
     key: bytes
     load: float
@@ -41,6 +42,7 @@ class HotKey:
     home: int | None = None
     values: tuple[tuple[tuple[str, ...], float], ...] = ()
     whole: bool = False
+    values_before: tuple[tuple[tuple[str, ...], float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ def loads_now(ground: Ground, keys: Sequence[HotKey]) -> list[float]:
             loads[home] += hot.load
             continue
         shards, slots = hot.previous.shards, hot.previous.slots
-        light, heavy = _weighed(hot, len(slots), ground.seed)
+        known = hot.values if hot.previous.by == hot.by else hot.values_before
+        light, heavy = _weighed(replace(hot, values=known), len(slots), ground.seed)
         for index, count in Counter(slots).items():
             loads[shards[index].partition % len(loads)] += light * count
         for slot, load in heavy.items():
@@ -290,7 +293,9 @@ class _Placing:
         free = []
         for slot in sorted(self._heavy, key=lambda s: (-self._heavy[s], s)):
             load, owner = self._heavy[slot], before[slot]
-            if owner in may and self._loads[owner] + load <= max(limit, coldest + load):
+            if owner in may and self._loads[owner] + load <= max(
+                limit, (coldest + load) / (1 - WORTH_A_MOVE)
+            ):
                 self._give(slot, owner, load)
             else:
                 free.append(slot)

@@ -30,6 +30,15 @@ from hotkey_sdk.routing.table import Route
 FOLLOWED = 0.7  # of the hottest partition's load must be what the table puts there
 STRAYED = 0.1  # of a hot partition's load: so much does not follow the table, and is told
 WORTH = 0.05  # of the hottest partition's load: a plan that gains less is not worth a change
+UNRELIEVED = frozenset(  # a partition stays hot: perhaps the smaller keys on it can go
+    {
+        Reason.NO_DOMINANT_KEY,
+        Reason.HOLDING,
+        Reason.CANNOT_SPREAD,
+        Reason.DIMENSIONS_NOT_VISIBLE,
+        Reason.KEY_TOO_LONG,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +72,9 @@ def _decided(s: Situation) -> Outcome:
     kept = tuple(route for route in s.table.routes if route not in merged)
     stop = first_stop(s)
     outcome = _spread(s, kept) if stop is None else Outcome(stop.reason, stop.message, kept)
-    if outcome.reason in (Reason.NO_DOMINANT_KEY, Reason.HOLDING):
-        outcome = _moved(s, kept) or outcome
+    if outcome.reason in UNRELIEVED:
+        moved = _moved(s, kept)
+        outcome = replace(moved, refused=outcome.refused) if moved else outcome
     if outcome.routes == kept and not merged:
         outcome = _coarsened(s, kept) or outcome
     if not merged:
@@ -76,7 +86,7 @@ def _decided(s: Situation) -> Outcome:
 
 
 def _moved(s: Situation, kept: tuple[Route, ...]) -> Outcome | None:
-    """Where no key dominates: move the biggest, one shard each, if that alone is enough."""
+    """Where no key dominates or can be spread: move the biggest others, one shard each, if that is enough."""
     if s.is_rate_limited() or s.spec.spread.ordering is Ordering.PER_KEY:
         return None
     found = middling.chosen(s, s.spec.limits.max_hot_keys - len(kept))
@@ -85,11 +95,22 @@ def _moved(s: Situation, kept: tuple[Route, ...]) -> Outcome | None:
     planned = _plan(s, [_whole(s, load) for load in found], kept)
     routes = _sorted((*kept, *planned.routes))
     keys = {load.key for load in found}
-    if planned.worst > middling.goal(s) or _within_size(s, routes, keys)[0] != routes:
+    if not _relieves(s, planned, found) or _within_size(s, routes, keys)[0] != routes:
         return None
     biggest = names([load.key for load in found])
     what = f"its {count(len(found), 'biggest key is', 'biggest keys are')} moved as a whole: {biggest}"
-    return Outcome(Reason.SPREAD, f"{heat(s, s.long_hot[0])} and no key dominates; {what}", routes)
+    return Outcome(
+        Reason.SPREAD, f"{heat(s, s.long_hot[0])} and no key that could be spread dominates; {what}", routes
+    )
+
+
+def _relieves(s: Situation, planned: Plan, moved: Sequence[KeyLoad]) -> bool:
+    """Whether the partitions that keys are moved off reach the goal, and no other one leaves it."""
+    goal, relieved = middling.goal(s), {partition for load in moved for partition in load.on}
+    return all(
+        after <= (goal if partition in relieved else max(goal, before))
+        for partition, (before, after) in enumerate(zip(planned.before, planned.loads, strict=True))
+    )
 
 
 def _coarsened(s: Situation, kept: tuple[Route, ...]) -> Outcome | None:
@@ -130,7 +151,7 @@ def _spread(s: Situation, kept: tuple[Route, ...]) -> Outcome:
     spread_now = [each for each in new if any(route.key == each.key for route in fitting)]
     if not spread_now:
         return Outcome(Reason.RESPREAD, _respread_message(s, planned), fitting, refused)
-    return Outcome(Reason.SPREAD, _spread_message(s, spread_now, fitting), fitting, refused)
+    return Outcome(Reason.SPREAD, _spread_message(s, spread_now, fitting, planned), fitting, refused)
 
 
 def _admitted(s: Situation, heavy: Sequence[KeyLoad], routed: int) -> tuple[list[HotKey], dict[bytes, Stop]]:
@@ -181,7 +202,8 @@ def _routed(s: Situation, route: Route) -> HotKey:
     step = ladder.choose(s, load)
     if isinstance(step, Stop):
         return HotKey(route.key, load.follows, route.by, route)
-    return HotKey(route.key, load.follows, step.by, route, None, step.values)
+    before = ladder.values_of(s, load, route.by) if step.by != route.by else ()
+    return HotKey(route.key, load.follows, step.by, route, None, step.values, values_before=before)
 
 
 def _plan(s: Situation, hot: Sequence[HotKey], still: Sequence[Route]) -> Plan:
@@ -258,6 +280,8 @@ def _is_sure(s: Situation, planned: Plan) -> bool:
 def _nothing_gained(
     s: Situation, kept: tuple[Route, ...], new: Sequence[HotKey], refused: dict[bytes, Stop]
 ) -> Outcome:
+    uneven = {each.key: ladder.unsplit(s, s.keys[each.key], each.by) for each in new}
+    refused |= {key: stop for key, stop in uneven.items() if stop is not None}
     if refused:
         first = next(iter(refused.values()))
         return Outcome(first.reason, f"{heat(s, s.long_hot[0])}; {first.message}", kept, refused)
@@ -349,13 +373,20 @@ def _sorted(routes: Iterable[Route]) -> tuple[Route, ...]:
     return tuple(sorted(routes, key=lambda each: each.key))
 
 
-def _spread_message(s: Situation, new: Sequence[HotKey], routes: tuple[Route, ...]) -> str:
+def _spread_message(s: Situation, new: Sequence[HotKey], routes: tuple[Route, ...], planned: Plan) -> str:
     partition = s.long_hot[0]
     first = max(new, key=lambda each: (each.load, each.key))
     placed = next(each for each in routes if each.key == first.key)
     others = [each.key for each in new if each.key != first.key]
     also = f"; also {names(others)}" if others else ""
-    return f"{heat(s, partition)}; {part_of(s, first.key, first.home or 0)}; {spread(placed)}{also}"
+    how = spread(placed) + _left_uneven(s, placed, planned) + also
+    return f"{heat(s, partition)}; {part_of(s, first.key, first.home or 0)}; {how}"
+
+
+def _left_uneven(s: Situation, placed: Route, planned: Plan) -> str:
+    """`; u0 alone is 6.6 % of it ..., which leaves an imbalance of 2.77`, where a value cannot be split."""
+    stop = ladder.unsplit(s, s.keys[placed.key], placed.by)
+    return f"; {stop.message}, which leaves an imbalance of {planned.imbalance:.2f}" if stop else ""
 
 
 def _respread_message(s: Situation, planned: Plan) -> str:

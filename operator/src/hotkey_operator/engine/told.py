@@ -39,6 +39,7 @@ CHANGES = frozenset({Reason.SPREAD, Reason.RESPREAD, Reason.REPARTITIONED, Reaso
 REFUSALS = frozenset(
     {
         Reason.NO_DOMINANT_KEY,
+        Reason.NOT_SAMPLED,
         Reason.SLOW_CONSUMER,
         Reason.TOPIC_COMPACTED,
         Reason.TOO_MANY_HOT_KEYS,

@@ -27,6 +27,13 @@ def names(keys: list[bytes]) -> str:
     return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
+def value_name(values: Sequence[str]) -> str:
+    """`u0/no`, the values of a rung; cut where they are long."""
+    text = "/".join(values).replace("\n", "\\n")
+    shown = text if len(text) <= KEY_CHARACTERS else f"{text[: KEY_CHARACTERS - 1]}…"
+    return shown if any(values) else "the missing value"
+
+
 def count(number: int, thing: str, things: str | None = None) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {things or thing + 's'}"
 
