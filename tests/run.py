@@ -68,13 +68,18 @@ TEST_LIMITS = {"unit": 300, "contract": 600, "simulation": 300, "chart": 600, "s
 NAMES = ("lint", "unit", "fetch", "contract", "simulation", "chart", "stack")
 
 
-# Stack tests mostly wait, so folders of about the same length run side by side, each with a stack of its own.
-STACK_GROUPS = (("operator",), ("aggregator", "crds", "demo"))
+# Stack tests mostly wait, so groups that take about as long run side by side, each with a stack of its own. In
+# a group files run in the order of its patterns: what kills brokers comes before what fills them with topics.
+STACK_GROUPS = (
+    ("test_*.py", "sdk/*.py", "crds/*.py"),
+    ("operator/test_[a-o]*.py", "demo/*.py"),
+    ("operator/*.py", "aggregator/*.py", "*.py"),
+)
 
 
 def tests(name: str, slow: bool) -> Part:
     """The tests of one folder. pytest's exit code for "no tests" is a failure like any other."""
-    selected = () if slow else ("-m", "not slow")
+    selected = ("--hypothesis-profile=thorough",) if slow else ("-m", "not slow")
     groups = stack_groups() if name == "stack" else ((f"tests/{name}",),)
     command = (sys.executable, "-m", "pytest", "-q", "--durations=5", *selected)
     limit = TEST_LIMITS[name] * (SLOW_FACTOR if slow else 1)
@@ -82,15 +87,21 @@ def tests(name: str, slow: bool) -> Part:
 
 
 def stack_groups() -> tuple[tuple[str, ...], ...]:
-    """The paths below tests/stack in groups; what no group names is in the last one."""
-    named = {name for group in STACK_GROUPS for name in group}
-    found = {path.name for path in (ROOT / "tests/stack").iterdir() if _holds_tests(path)}
-    groups = (*STACK_GROUPS, tuple(sorted(found - named)))
-    return tuple(tuple(f"tests/stack/{name}" for name in group) for group in groups)
+    """Every test file below tests/stack, once, in groups."""
+    folder = ROOT / "tests/stack"
+    left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("test_*.py"))
+    groups = []
+    for patterns in STACK_GROUPS:
+        group = [file for pattern in patterns for file in left if _is_of(file, pattern)]
+        left = [file for file in left if file not in group]
+        groups.append(tuple(f"tests/stack/{file}" for file in dict.fromkeys(group)))
+    assert not left, f"no group of STACK_GROUPS has {left}"
+    return tuple(groups)
 
 
-def _holds_tests(path: Path) -> bool:
-    return path.match("test_*.py") or (path.is_dir() and any(path.glob("test_*.py")))
+def _is_of(file: str, pattern: str) -> bool:
+    """`test_*.py` means files of the folder itself; `*.py` alone means all that is left."""
+    return pattern == "*.py" or (file.count("/") == pattern.count("/") and fnmatch(file, pattern))
 
 
 def part(name: str, slow: bool) -> Part:
