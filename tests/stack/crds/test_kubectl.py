@@ -66,8 +66,8 @@ def test_the_table_of_policies_shows_what_matters(kubectl: Program, policy: str)
     head, row = kubectl("get", "hkp", policy, "-n", NAMESPACE).splitlines()
 
     assert head.split("   ")[0] == "NAME"
-    assert " ".join(head.split()) == "NAME TOPIC MODE HOT KEYS EPOCH IMBALANCE READY AGE"
-    assert row.split()[:-1] == ["shown", "clicks", "Automatic", "1", "1790000001", "9.61", "True"]
+    assert " ".join(head.split()) == "NAME TOPIC MODE HOT KEYS EPOCH IMBALANCE READY SUSPENDED AGE"
+    assert row.split()[:-1] == ["shown", "clicks", "Automatic", "1", "1790000001", "9.61", "True", "false"]
 
 
 def test_the_wide_table_adds_reason_and_clients(kubectl: Program, policy: str) -> None:
