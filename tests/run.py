@@ -69,8 +69,8 @@ TEST_LIMITS = {"unit": 300, "contract": 600, "simulation": 300, "chart": 600, "s
 NAMES = ("lint", "unit", "fetch", "contract", "simulation", "chart", "stack")
 
 
-# Stack tests mostly wait, so groups that take about as long run side by side, each with a stack of its own. In
-# a group files run in the order of its patterns: what kills brokers comes before what fills them with topics.
+# Stack tests mostly wait, so groups that take about as long run side by side, each with a stack of its own.
+# In a group files run in the order of its patterns: what kills brokers before what fills them with topics.
 STACK_GROUPS = (
     ("test_*.py", "sdk/*.py", "demo/*.py"),
     ("operator/test_[a-o]*.py", "aggregator/*.py"),
