@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from hotkey_sdk.routing import names
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
+from hotkey_sdk.routing.report import KEY_REPORTS_STAND_SECONDS
 from hotkey_sdk.routing.table import Stream
 
 _DIGEST_BYTES = 64
@@ -65,7 +66,10 @@ class TableStore(Protocol):
         ...
 
     def report_keys(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
-        """Write what the client counted on each stream."""
+        """Write what the client counted on each stream.
+
+        What all have written of a stream goes `KEY_REPORTS_STAND_SECONDS` after the last of them wrote.
+        """
         ...
 
     def withdraw(self, streams: Sequence[Stream], client_id: str) -> None:
@@ -138,7 +142,9 @@ class RedisStore:
         self._ask([("HSET", names.reports_key(s), client_id, data) for s, data in reports.items()])
 
     def report_keys(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
-        self._ask([("HSET", names.key_reports_key(s), client_id, data) for s, data in reports.items()])
+        keys = {names.key_reports_key(s): data for s, data in reports.items()}
+        written = [("HSET", key, client_id, data) for key, data in keys.items()]
+        self._ask([*written, *(("EXPIRE", key, KEY_REPORTS_STAND_SECONDS) for key in keys)])
 
     def withdraw(self, streams: Sequence[Stream], client_id: str) -> None:
         keys = [key(s) for s in streams for key in (names.reports_key, names.key_reports_key)]

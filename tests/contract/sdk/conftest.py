@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -29,6 +30,14 @@ class World(Protocol):
     def spoil(self, stream: Stream) -> None: ...
     def reports(self, stream: Stream) -> dict[str, bytes]: ...
     def key_reports(self, stream: Stream) -> dict[str, bytes]: ...
+    def key_reports_stand(self, stream: Stream) -> float:
+        """Seconds until they go; infinite where they stay for ever."""
+        ...
+
+    def shorten(self, stream: Stream, seconds: float) -> None:
+        """Let the key reports go in so many seconds."""
+        ...
+
     def go_down(self) -> None: ...
     def come_back(self) -> None: ...
 
@@ -51,7 +60,15 @@ class MemoryWorld:
         return self.memory.reports_of.get(stream, {})
 
     def key_reports(self, stream: Stream) -> dict[str, bytes]:
+        if self.key_reports_stand(stream) <= 0:
+            return {}
         return self.memory.key_reports_of.get(stream, {})
+
+    def key_reports_stand(self, stream: Stream) -> float:
+        return self.memory.key_reports_until.get(stream, float("inf")) - time.monotonic()
+
+    def shorten(self, stream: Stream, seconds: float) -> None:
+        self.memory.key_reports_until[stream] = time.monotonic() + seconds
 
     def go_down(self) -> None:
         self.memory.down = True
@@ -83,6 +100,13 @@ class ValkeyWorld:
 
     def key_reports(self, stream: Stream) -> dict[str, bytes]:
         return self._hash(names.key_reports_key(stream))
+
+    def key_reports_stand(self, stream: Stream) -> float:
+        left: Any = self._redis.pttl(names.key_reports_key(stream))
+        return left / 1_000 if left >= 0 else float("inf")
+
+    def shorten(self, stream: Stream, seconds: float) -> None:
+        self._redis.pexpire(names.key_reports_key(stream), int(seconds * 1_000))
 
     def _hash(self, key: str) -> dict[str, bytes]:
         found: dict[Any, Any] = self._redis.hgetall(key)

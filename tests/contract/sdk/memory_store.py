@@ -6,10 +6,12 @@ The contract suite holds it to what Redis does.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 from hotkey_sdk._store import MISSING, TOO_BIG, UNCHANGED, WRONG_TYPE, Found, StoreUnavailableError
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES, digest
+from hotkey_sdk.routing.report import KEY_REPORTS_STAND_SECONDS
 from hotkey_sdk.routing.table import Stream
 
 
@@ -22,6 +24,7 @@ class MemoryStore:
         self.wrong_types: set[Stream] = set()
         self.reports_of: dict[Stream, dict[str, bytes]] = {}
         self.key_reports_of: dict[Stream, dict[str, bytes]] = {}
+        self.key_reports_until: dict[Stream, float] = {}  # by `time.monotonic`
         self.down = False
         self.listening: set[Stream] = set()  # a hint that nobody listens for is gone, as in Redis
         self._hints: list[Stream] = []
@@ -70,6 +73,7 @@ class MemoryStore:
         self._answer()
         for stream, report in reports.items():
             self.key_reports_of.setdefault(stream, {})[client_id] = report
+            self.key_reports_until[stream] = time.monotonic() + KEY_REPORTS_STAND_SECONDS
 
     def withdraw(self, streams: Sequence[Stream], client_id: str) -> None:
         self._answer()

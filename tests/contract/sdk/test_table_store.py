@@ -9,6 +9,7 @@ import pytest
 
 from hotkey_sdk._store import StoreUnavailableError
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES, digest
+from hotkey_sdk.routing.report import KEY_REPORTS_STAND_SECONDS
 from hotkey_sdk.routing.table import Stream
 from tests.contract.sdk.conftest import World
 
@@ -126,6 +127,17 @@ def test_counts_are_written_and_withdrawn_with_the_report(world: World) -> None:
     assert world.key_reports(CLICKS) == {"b": b"b"}
     assert world.key_reports(VIEWS) == {}
     assert world.reports(CLICKS) == {}
+
+
+def test_counts_go_some_time_after_the_last_producer_wrote_its_own(world: World) -> None:
+    world.store.report_keys({CLICKS: b"a1", VIEWS: b"a2"}, "a")
+    for stream in (CLICKS, VIEWS):
+        assert 0 < world.key_reports_stand(stream) <= KEY_REPORTS_STAND_SECONDS
+        world.shorten(stream, 20.0)
+    world.store.report_keys({CLICKS: b"b"}, "b")
+
+    assert world.key_reports_stand(CLICKS) > 20.0, "each that writes puts it off"
+    assert world.key_reports_stand(VIEWS) <= 20.0
 
 
 def test_a_store_that_is_down_says_so_and_works_again_when_it_is_back(world: World) -> None:

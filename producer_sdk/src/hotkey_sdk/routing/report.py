@@ -37,6 +37,7 @@ def decode_report(data: bytes) -> ClientReport:
 
 
 KEY_REPORT_BYTES_AT_MOST = 256 * 1024
+KEY_REPORTS_STAND_SECONDS = 300  # of a stream of which nobody reports any more
 KEY_BYTES_AT_MOST = 249  # of a key that is named in a report; records of longer ones are counted all the same
 KEYS_AT_MOST = 256  # in one report,
 KEYS_OF_A_PARTITION_AT_MOST = 8  # on one partition of it
