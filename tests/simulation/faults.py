@@ -208,6 +208,11 @@ class FaultyDistribution:
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
         await self._weather.call(Kind.REDIS_GONE, "forget", lambda: self._inner.forget(stream, client_ids))
 
+    async def forget_key_reports(self, stream: Stream, client_ids: Sequence[str]) -> None:
+        await self._weather.call(
+            Kind.REDIS_GONE, "forget", lambda: self._inner.forget_key_reports(stream, client_ids)
+        )
+
 
 class FaultyTables:
     def __init__(self, inner: Tables, weather: Weather, written: Callable[[Table], None]) -> None:

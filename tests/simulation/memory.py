@@ -252,6 +252,10 @@ class MemoryDistribution:
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
         for client_id in client_ids:
             self._shelf(stream).reports.pop(client_id, None)
+        await self.forget_key_reports(stream, client_ids)
+
+    async def forget_key_reports(self, stream: Stream, client_ids: Sequence[str]) -> None:
+        for client_id in client_ids:
             self._shelf(stream).key_reports.pop(client_id, None)
 
     def _shelf(self, stream: Stream) -> _Shelf:

@@ -74,6 +74,7 @@ async def _run(settings: Settings) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter
     metrics = Metrics(Exposure(settings.metrics_partitions, settings.metrics_keys))
     metrics.sampling(undecodable=lambda: brokers.undecodable, cut=lambda: brokers.samples_cut)
+    metrics.reports(left_out=lambda: distribution.key_reports_left_out)
     if settings.metrics_port:
         _serve_metrics(settings, metrics)
     if settings.liveness_port:
@@ -81,7 +82,8 @@ async def _run(settings: Settings) -> None:
     try:
         signer = await _signer(settings, api)
         await wait_until_served(api)
-        sources = PolicySources(http, ProducerReports(distribution.key_reports))
+        reports = ProducerReports(distribution.key_reports, forget=distribution.forget_key_reports)
+        sources = PolicySources(http, reports)
         ports = Ports(brokers, distribution, tables, signer, groups, sources)
         governor = Governor(ports, tables, metrics)
         await _govern(settings, governor)

@@ -50,6 +50,7 @@ class Metrics(Collector):
         self._watched: dict[PolicyRef, Watched] = {}
         self._undecodable: Callable[[], int] = lambda: 0
         self._cut: Callable[[], int] = lambda: 0
+        self._left_out: Callable[[], int] = lambda: 0
         self._turn_seconds = self._histogram("turn_seconds", "Duration of one turn", _TURN_BUCKETS)
         self._trigger_to_publish = self._histogram(
             "trigger_to_publish_seconds",
@@ -99,11 +100,20 @@ class Metrics(Collector):
             "Samples that were made smaller or left out, as all streams may take only so many bytes",
             value=self._cut(),
         )
+        yield CounterMetricFamily(
+            "hotkey_operator_key_reports_left_out",
+            "Key reports of producers that were not read, as one read takes only so many bytes",
+            value=self._left_out(),
+        )
         yield from families(list(self._watched.values()), self._exposure)
 
     def sampling(self, *, undecodable: Callable[[], int], cut: Callable[[], int]) -> None:
         """Where to find how many sampled records could not be read, and how many samples were cut."""
         self._undecodable, self._cut = undecodable, cut
+
+    def reports(self, *, left_out: Callable[[], int]) -> None:
+        """Where to find how many key reports were left out."""
+        self._left_out = left_out
 
     def expect(self, ref: PolicyRef) -> None:
         """A policy is found: a first turn that never ends is seen too, and counters begin at 0."""

@@ -38,12 +38,21 @@ class Conflict(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SampleBudget:
-    """Bounds of one sampling: records and runs per partition, and seconds and bytes for all of it."""
+    """Bounds of one sampling: records and runs per partition, and seconds and bytes for all of it.
+
+    `fewer_runs`: of partitions that are read less closely, in runs that are as long as those of the others.
+    """
 
     records_per_partition: int = 1_000
     runs_per_partition: int = 20
     seconds: float = 1.0
     bytes: int = 2_000_000
+    fewer_runs: Mapping[int, int] = field(default_factory=dict)
+
+    def of(self, partition: int) -> tuple[int, int]:
+        """The records and the runs of `partition`, at most."""
+        runs = min(self.runs_per_partition, self.fewer_runs.get(partition, self.runs_per_partition))
+        return self.records_per_partition * runs // self.runs_per_partition, runs
 
 
 class Meter(Protocol):
@@ -139,6 +148,10 @@ class Distribution(Protocol):
 
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
         """Remove the reports of clients that are long gone, of both kinds."""
+        ...
+
+    async def forget_key_reports(self, stream: Stream, client_ids: Sequence[str]) -> None:
+        """Remove what these producers counted; what they report of their tables stays."""
         ...
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from devstack import Stack
+from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.ports import PublishedEnvelope
 from hotkey_sdk.routing.report import (
+    KEY_REPORT_BYTES_AT_MOST,
     ClientReport,
     KeyReport,
     PartitionCount,
@@ -18,7 +21,7 @@ from hotkey_sdk.routing.report import (
 )
 from hotkey_sdk.routing.table import Stream
 from tests.contract.operator.conftest import Run
-from tests.contract.operator.worlds import DistributionWorld, fresh
+from tests.contract.operator.worlds import DistributionWorld, RedisWorld, fresh
 
 GARBAGE: dict[str, Any] = {
     "a string": b"not a hash",
@@ -228,3 +231,43 @@ def test_a_forgotten_client_s_counts_are_gone_too(run: Run, redis: DistributionW
         assert [each.client_id for each in await redis.distribution.key_reports(where)] == ["p2"]
 
     run(scenario())
+
+
+def test_counts_can_be_forgotten_alone(run: Run, redis: DistributionWorld) -> None:
+    async def scenario() -> None:
+        where = stream()
+        told = ClientReport("p1", Role.PRODUCER, 1, 5.0)
+        await redis.plant_report(where, "p1", encode_report(told))
+        for name in ("p1", "p2"):
+            await redis.plant_key_report(where, name, encode_key_report(KeyReport(name, 1.0, 5.0, 2.0)))
+        await redis.distribution.forget_key_reports(where, ["p1", "never there"])
+        assert [each.client_id for each in await redis.distribution.key_reports(where)] == ["p2"]
+        assert await redis.distribution.reports(where) == (told,)
+
+    run(scenario())
+
+
+def test_key_reports_that_one_read_has_no_room_for_are_counted_and_told_once(
+    run: Run, stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Real Redis alone: the simulation's answer has no bounds."""
+    world = RedisWorld(stack)
+    where, fits = stream(), 8 * 1024 * 1024 // KEY_REPORT_BYTES_AT_MOST
+
+    async def scenario() -> None:
+        assert isinstance(world.distribution, RedisDistribution)
+        for number in range(fits):
+            await world.plant_key_report(where, f"c{number}", b"x" * KEY_REPORT_BYTES_AT_MOST)
+        await world.distribution.key_reports(where)
+        assert (world.distribution.key_reports_left_out, caplog.records) == (0, [])
+        await world.plant_key_report(where, "one more", b"x" * KEY_REPORT_BYTES_AT_MOST)
+        for _ in range(2):
+            await world.distribution.key_reports(where)
+        assert world.distribution.key_reports_left_out == 2
+        assert [record.getMessage() for record in caplog.records] == ["key reports left out"]
+        await world.distribution.forget_key_reports(where, [f"c{number}" for number in range(fits)])
+
+    try:
+        run(scenario())
+    finally:
+        run(world.close())

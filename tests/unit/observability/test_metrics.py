@@ -144,10 +144,12 @@ def test_the_part_of_the_slots_that_a_change_moved_is_measured_once() -> None:
 def test_the_version_and_what_could_not_be_read_are_told_without_any_policy() -> None:
     metrics = Metrics()
     metrics.sampling(undecodable=lambda: 3, cut=lambda: 2)
+    metrics.reports(left_out=lambda: 5)
 
     assert series(metrics, "build_info") == {(__version__,): 1}
     assert value(metrics, "undecodable_records_total") == 3
     assert value(metrics, "samples_cut_total") == 2
+    assert value(metrics, "key_reports_left_out_total") == 5
 
 
 def test_two_in_one_process_do_not_mix() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -239,5 +240,92 @@ def test_the_reports_of_one_turn_are_read_once_and_without_any_it_is_told_what_t
         clock[0] += 5
         with pytest.raises(Unavailable, match=r"hotkey\.report\.keys=true"):
             await reports.meter(STREAM).end_offsets("clicks", 2)
+
+    asyncio.run(scenario())
+
+
+class Reports:
+    """What stands in Redis: of each stream one producer that sends 100 records between two reads."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.reads: list[Stream] = []
+        self.away = False
+        self.reports = ProducerReports(self.read, lambda: self.now)
+
+    async def read(self, stream: Stream) -> tuple[KeyReport, ...]:
+        self.reads.append(stream)
+        await asyncio.sleep(0)  # so that the reads of other streams fall between
+        if self.away:
+            raise Unavailable("Redis is away")
+        return (report("a", 100 * self.reads.count(stream)),)
+
+    async def counted(self, *streams: Stream) -> list[int]:
+        """What the meters count, asked all at once a second later."""
+        self.now += 1.0
+        meters = [self.reports.meter(stream) for stream in streams]
+        readings = await asyncio.gather(*(meter.end_offsets("any", 1) for meter in meters))
+        return [reading.offsets[0] for reading in readings]
+
+
+def test_streams_that_are_read_in_step_are_all_counted() -> None:
+    async def scenario() -> None:
+        world, views = Reports(), Stream("cluster", "views")
+        assert await world.counted(STREAM, views) == [0, 0]
+        assert await world.counted(STREAM, views) == [100, 100]
+        assert await world.counted(STREAM, views, views) == [200, 200, 200]
+
+    asyncio.run(scenario())
+
+
+def test_a_second_who_asks_for_a_stream_in_its_first_read_breaks_no_other_stream() -> None:
+    async def scenario() -> None:
+        world, views = Reports(), Stream("cluster", "views")
+        assert await world.counted(STREAM, views, views) == [0, 0, 0]
+        world.now += 1_000
+        assert await world.counted(STREAM) == [100]
+        assert await world.counted(STREAM, views, views) == [200, 0, 0]
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_nobody_asked_for_is_forgotten() -> None:
+    async def scenario() -> None:
+        world, views = Reports(), Stream("cluster", "views")
+        await world.counted(STREAM, views)
+        before = await world.reports.ledger(views)
+        world.now += 200
+        await world.counted(STREAM)
+        assert await world.reports.ledger(views) is before
+        world.now += 301
+        await world.counted(STREAM)
+        assert await world.reports.ledger(views) is not before
+
+    asyncio.run(scenario())
+
+
+def test_reports_that_stood_still_for_a_minute_are_removed_and_those_of_the_living_are_not() -> None:
+    clock, stands = [NOW], {"dead": report("dead", 5), "idle": report("idle", 5)}
+
+    async def read(_: Stream) -> tuple[KeyReport, ...]:
+        return tuple(stands.values())
+
+    async def forget(stream: Stream, client_ids: Sequence[str]) -> None:
+        if clock[0] < NOW + 66:
+            raise Unavailable("Redis is away")
+        assert stream == STREAM
+        for client_id in client_ids:
+            del stands[client_id]
+
+    async def scenario() -> None:
+        reports = ProducerReports(read, lambda: clock[0], forget)
+        for second in range(66):
+            clock[0] = NOW + second
+            stands["idle"] = report("idle", 5, at=float(second))
+            await reports.ledger(STREAM)
+        assert set(stands) == {"dead", "idle"}
+        clock[0] += 1
+        await reports.ledger(STREAM)
+        assert set(stands) == {"idle"}
 
     asyncio.run(scenario())

@@ -8,9 +8,10 @@ that comes late: nothing of it is used for safety.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hotkey_operator.engine.model import CountedKey, EndOffsets, KeyTally
@@ -27,19 +28,26 @@ KEYS_KEPT = 64  # of each partition
 CLIENTS_AT_MOST = 5_000  # of a stream
 _ANEW_SECONDS = 0.5  # one turn reads the reports once
 _IDLE_SECONDS = 300.0  # a stream that nobody asked for is forgotten
+_DEAD_SECONDS = 60.0  # a report that stood still for so long is of a producer that is no more
 
 Read = Callable[[Stream], Awaitable[tuple[KeyReport, ...]]]
+Forget = Callable[[Stream, Sequence[str]], Awaitable[None]]
 Totals = Mapping[int, float]  # records by partition
 
 
 class ProducerReports:
-    """The reports of all streams that are asked for. `read` gives those of one."""
+    """The reports of all streams that are asked for.
 
-    def __init__(self, read: Read, clock: Callable[[], float] = time.time) -> None:
+    `read` gives those of one; `forget` removes those of dead producers, which would take the place of others.
+    """
+
+    def __init__(
+        self, read: Read, clock: Callable[[], float] = time.time, forget: Forget | None = None
+    ) -> None:
         self._read = read
         self._clock = clock
-        self._ledgers: dict[Stream, Ledger] = {}
-        self._reading: dict[Stream, asyncio.Lock] = {}
+        self._forget = forget
+        self._books: dict[Stream, _Book] = {}
 
     def meter(self, stream: Stream) -> ProducersMeter:
         """What counts the records of `stream`."""
@@ -47,21 +55,31 @@ class ProducerReports:
 
     async def ledger(self, stream: Stream) -> Ledger:
         """The stream's ledger with what was reported by now. Raises `Unavailable`."""
-        async with self._reading.setdefault(stream, asyncio.Lock()):
-            ledger = self._ledgers.setdefault(stream, Ledger())
-            if not 0 <= self._clock() - ledger.seen_at < _ANEW_SECONDS:
+        book = self._books.setdefault(stream, _Book())
+        book.asked_at = self._clock()
+        async with book.reading:
+            if not 0 <= self._clock() - book.ledger.seen_at < _ANEW_SECONDS:
                 reports = await self._read(stream)
-                ledger.see(reports, self._clock())
+                book.ledger.see(reports, self._clock())
+                await self._forget_dead(stream, book.ledger)
                 self._forget_idle(self._clock())
-        return ledger
+        return book.ledger
 
     async def tallies(self, stream: Stream, partitions: int) -> tuple[KeyTally, ...]:
         """What producers tell of each partition's keys. Raises `Unavailable`."""
         return (await self.ledger(stream)).tallies(partitions)
 
     def _forget_idle(self, now: float) -> None:
-        for stream in [s for s, ledger in self._ledgers.items() if now - ledger.seen_at > _IDLE_SECONDS]:
-            del self._ledgers[stream], self._reading[stream]
+        idle = [s for s, book in self._books.items() if now - book.asked_at > _IDLE_SECONDS]
+        for stream in idle:
+            if not self._books[stream].reading.locked():
+                del self._books[stream]
+
+    async def _forget_dead(self, stream: Stream, ledger: Ledger) -> None:
+        dead = ledger.dead()
+        if dead and self._forget is not None:
+            with contextlib.suppress(Unavailable):  # the next turn finds them again
+                await self._forget(stream, dead)
 
 
 class ProducersMeter:
@@ -175,8 +193,23 @@ class Ledger:
                         told[count.partition].append(_Told(count, began, seconds))
         return tuple(_tally(partition, each) for partition, each in sorted(told.items()))
 
+    def dead(self) -> tuple[str, ...]:
+        """The producers whose report has long been the same: one that lives tells a new time in each."""
+        return tuple(
+            client_id for client_id, c in self._clients.items() if self.seen_at - c.seen_at > _DEAD_SECONDS
+        )
+
     def _live(self) -> Iterable[_Client]:
         return (c for c in self._clients.values() if self.seen_at - c.seen_at < SILENT_SECONDS)
+
+
+@dataclass(slots=True)
+class _Book:
+    """A stream's ledger, who reads into it, and when it was last asked for."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asked_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)

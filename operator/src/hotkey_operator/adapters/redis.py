@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -16,6 +17,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from hotkey_operator import logs
+from hotkey_operator.adapters.producer_reports import CLIENTS_AT_MOST
 from hotkey_operator.ports import PublishedEnvelope, Unavailable
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
 from hotkey_sdk.routing.names import (
@@ -81,23 +84,25 @@ redis.call('PUBLISH', ARGV[4], ARGV[1])
 return 1
 """
 
-# -> the values of at most ARGV[1] fields of at most ARGV[2] bytes each, and ARGV[3] in all. KEYS[1] reports:
-# what is no hash goes, for clients could not report into it.
+# -> how many are left out, and the values of at most ARGV[1] fields of at most ARGV[2] bytes each, and
+# ARGV[3] in all. KEYS[1] reports: what is no hash goes, for clients could not report into it.
 _REPORTS = """
-local found = {}
+local found = {0}
 local left = tonumber(ARGV[3])
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
   redis.call('DEL', KEYS[1])
   return found
 end
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if #found >= tonumber(ARGV[1]) then break end
+local fields = redis.call('HKEYS', KEYS[1])
+for _, field in ipairs(fields) do
+  if #found > tonumber(ARGV[1]) then break end
   local size = redis.call('HSTRLEN', KEYS[1], field)
   if size <= tonumber(ARGV[2]) and size <= left then
     found[#found + 1] = redis.call('HGET', KEYS[1], field)
     left = left - size
   end
 end
+found[1] = #fields - (#found - 1)
 return found
 """
 
@@ -115,6 +120,8 @@ class RedisDistribution:
 
     def __init__(self, url: str, *, timeout_seconds: float = 1.0) -> None:
         self._timeout = timeout_seconds
+        self.key_reports_left_out = 0  # of all reads, since one may take only so much
+        self._overfull: set[Stream] = set()  # streams of which the last read left some out
         try:
             self._client = redis_async.Redis.from_url(
                 url,
@@ -159,18 +166,39 @@ class RedisDistribution:
 
     async def reports(self, stream: Stream) -> tuple[ClientReport, ...]:
         key, bounds = reports_key(stream), (_MAX_REPORTS, _MAX_REPORT_BYTES, _MAX_REPORTS_BYTES)
-        answer = await self._script(_REPORTS, key, *bounds)
+        _, *answer = await self._script(_REPORTS, key, *bounds)
         return tuple(report for data in answer if (report := _report(data)) is not None)
 
     async def key_reports(self, stream: Stream) -> tuple[KeyReport, ...]:
-        bounds = (_MAX_REPORTS, KEY_REPORT_BYTES_AT_MOST, _MAX_KEY_REPORTS_BYTES)
-        answer = await self._script(_REPORTS, key_reports_key(stream), *bounds)
+        bounds = (CLIENTS_AT_MOST, KEY_REPORT_BYTES_AT_MOST, _MAX_KEY_REPORTS_BYTES)
+        left_out, *answer = await self._script(_REPORTS, key_reports_key(stream), *bounds)
+        self._leave_out(stream, left_out)
         return tuple(report for data in answer if (report := _key_report(data)) is not None)
 
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
-        for start in range(0, len(client_ids), 1_000):
-            for key in (reports_key(stream), key_reports_key(stream)):
-                await self._script(_FORGET, key, *client_ids[start : start + 1_000])
+        await self._remove(reports_key(stream), client_ids)
+        await self.forget_key_reports(stream, client_ids)
+
+    async def forget_key_reports(self, stream: Stream, client_ids: Sequence[str]) -> None:
+        await self._remove(key_reports_key(stream), client_ids)
+
+    async def _remove(self, key: str, fields: Sequence[str]) -> None:
+        for start in range(0, len(fields), 1_000):
+            await self._script(_FORGET, key, *fields[start : start + 1_000])
+
+    def _leave_out(self, stream: Stream, reports: int) -> None:
+        """Count them, and say so when it begins: the load that they tell of is not seen."""
+        self.key_reports_left_out += reports
+        if reports and stream not in self._overfull:
+            logs.say(
+                "key reports left out",
+                level=logging.WARNING,
+                stream=str(stream),
+                reports=reports,
+                read_at_most=f"{CLIENTS_AT_MOST} reports, {_MAX_KEY_REPORTS_BYTES >> 20} MiB",
+                remedy="let fewer producers of this topic report their keys, or take its rates from Kafka",
+            )
+        (self._overfull.add if reports else self._overfull.discard)(stream)
 
     async def _script(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
         call = self._client.eval(script, 1, key, *cast(Sequence[str], arguments))
