@@ -230,7 +230,9 @@ def test_an_answer_that_never_ends_is_given_up(server: Server) -> None:
 
     server.answer = drip
     try:
-        assert "did not end within 0.5 s" in refusal(server.url, http=Http(timeout_seconds=0.5))
+        message = refusal(server.url, http=Http(timeout_seconds=0.5))
+        # On a busy machine the first byte itself may take so long.
+        assert "did not end within 0.5 s" in message or "timed out" in message.lower()
     finally:
         ended.set()
 
