@@ -82,11 +82,10 @@ class CompiledPath(Path):
 
 def produce_of(
     fast: Any, owner: type, original: object, pure: Callable[..., None], is_gone: Callable[[Any], bool]
-) -> MethodDescriptorType | None:
+) -> MethodDescriptorType:
     """The compiled `produce` of `owner`, with the parameters and words of `pure`, which does the rare cases.
 
-    None where the extension is bound to another `Producer` already: it is once per process, and the SDK may be
-    imported anew (a reload, a sub-interpreter), with the first Producer still in use. Raises `TypeError` when `pure` has not the parameters that it was compiled for.
+    Raises `TypeError` when `pure` has not the parameters that it was compiled for.
     """
     parameters = list(inspect.signature(pure).parameters.values())[1:]
     shown = ", ".join(
@@ -95,10 +94,7 @@ def produce_of(
     doc = f"{pure.__name__}($self, {shown})\n--\n\n{inspect.getdoc(pure)}".encode()
     names = tuple(each.name for each in parameters)
     defaults = tuple(None if each.default is each.empty else each.default for each in parameters)
-    try:
-        method: MethodDescriptorType = fast.bind(
-            owner, original, pure, names, defaults, doc, is_gone, KafkaException, Lanes
-        )
-    except RuntimeError:
-        return None
+    method: MethodDescriptorType = fast.bind(
+        owner, original, pure, names, defaults, doc, is_gone, KafkaException, Lanes
+    )
     return method

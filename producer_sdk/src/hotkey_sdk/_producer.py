@@ -7,6 +7,7 @@ the same in C; what it does not know it leaves to the `produce` of this module.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -326,8 +327,9 @@ class Paths:
         self._produce: dict[Path, Any] = {Path(): Producer.produce}
         fast = _compiled.load()
         if fast is not None:
-            compiled = _compiled.produce_of(fast, Producer, _produce, Producer.produce, is_gone)
-            if compiled is not None:
+            # It is bound once per process: where this module is executed again, the first Producer keeps it.
+            with contextlib.suppress(RuntimeError):
+                compiled = _compiled.produce_of(fast, Producer, _produce, Producer.produce, is_gone)
                 self._produce[_compiled.CompiledPath(fast)] = compiled
         self.take(tuple(self._produce)[-1])
 

@@ -370,3 +370,35 @@ def test_the_check_tells_which_path_is_taken_and_a_variable_leaves_the_compiled_
 
 def test_the_counters_tell_which_path_is_taken(path: Path) -> None:
     assert hotkey_sdk.Producer(NOWHERE).hotkey.stats().path == path.name
+
+
+AGAIN = """
+import importlib, sys
+import hotkey_sdk, hotkey_sdk._producer
+first = hotkey_sdk.Producer({how_to_reach})
+{again}
+import hotkey_sdk
+second = hotkey_sdk.Producer({how_to_reach})
+for producer in (first, second):
+    producer.produce("clicks", b"1", b"nike", dimensions={{"user": "u"}})
+    producer.purge()
+    producer.flush(10)
+print(second.hotkey.stats().path)
+"""
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "importlib.reload(hotkey_sdk._producer); importlib.reload(hotkey_sdk)",
+        "[sys.modules.pop(name) for name in [*sys.modules] if name.startswith('hotkey_sdk')]",
+    ],
+    ids=["reloaded", "purged"],
+)
+def test_where_the_module_is_executed_again_its_producers_take_the_pure_path(again: str) -> None:
+    code = AGAIN.format(again=again, how_to_reach=NOWHERE)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["pure"]
