@@ -6,12 +6,14 @@ of kminion as they write them.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import random
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,12 +26,13 @@ from hotkey_operator.adapters.prometheus import Http, PrometheusMeter
 from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.ports import Meter
 from hotkey_sdk._key_counts import KeyCounts
-from hotkey_sdk._store import RedisStore
+from hotkey_sdk._store import RedisStore, StoreUnavailableError
 from hotkey_sdk.routing.report import encode_key_report
 from hotkey_sdk.routing.table import Stream
 from tests.contract.operator.worlds import BrokersWorld, Put
 
-SCRAPE_SECONDS = 0.5
+SCRAPE_SECONDS = 1.0
+SCRAPE_TIMEOUT_SECONDS = 10.0  # at most; Prometheus refuses one that is longer than the interval
 REPORT_SECONDS = 0.2
 START_SECONDS = 30.0
 
@@ -117,8 +120,9 @@ def watching(exporter: Exporter, folder: Path, scrape_seconds: float = SCRAPE_SE
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1, random.Random())
     config = folder / "prometheus.yml"
+    timeout = int(min(scrape_seconds, SCRAPE_TIMEOUT_SECONDS) * 1000)
     config.write_text(
-        f"global: {{scrape_interval: {int(scrape_seconds * 1000)}ms, scrape_timeout: 500ms}}\n"
+        f"global: {{scrape_interval: {int(scrape_seconds * 1000)}ms, scrape_timeout: {timeout}ms}}\n"
         "scrape_configs:\n"
         f"- {{job_name: kafka, static_configs: [{{targets: ['127.0.0.1:{exporter.port}']}}]}}\n"
     )
@@ -190,8 +194,8 @@ class ProducersWorld:
         self._counts = {name: KeyCounts(time.time()) for name in ("p1", "p2")}
         self._topics: list[str] = []
         self._ended = threading.Event()
-        self._reporting = threading.Thread(target=self._report, daemon=True)
-        self._reporting.start()
+        self._thread = ThreadPoolExecutor(1)
+        self._reporting = self._thread.submit(self._report)
 
     def meter(self, topic: str) -> Meter:
         return self._reports.meter(Stream("cluster", topic))
@@ -207,12 +211,17 @@ class ProducersWorld:
     def _report(self) -> None:
         while not self._ended.wait(REPORT_SECONDS):
             for name, counts in self._counts.items():
-                found = {topic: counts.report(topic, name, time.time()) for topic in list(self._topics)}
-                reports = {Stream("cluster", t): encode_key_report(r) for t, r in found.items() if r}
-                self._store.report_keys(reports, name)
+                self._report_counts(name, counts)
+
+    def _report_counts(self, name: str, counts: KeyCounts) -> None:
+        found = {topic: counts.report(topic, name, time.time()) for topic in list(self._topics)}
+        reports = {Stream("cluster", t): encode_key_report(r) for t, r in found.items() if r}
+        with contextlib.suppress(StoreUnavailableError):  # as the SDK goes on: the next report has it all
+            self._store.report_keys(reports, name)
 
     async def close(self) -> None:
         self._ended.set()
-        self._reporting.join(10)
+        self._thread.shutdown()
         self._store.close()
         await self._distribution.close()
+        self._reporting.result()  # a thread that broke off is seen by nobody else
