@@ -71,32 +71,36 @@ NAMES = ("lint", "unit", "fetch", "contract", "simulation", "chart", "stack")
 
 # Stack tests mostly wait, so groups that take about as long run side by side, each with a stack of its own.
 # In a group files run in the order of its patterns: what kills brokers before what fills them with topics.
-STACK_GROUPS = (
-    ("test_*.py", "sdk/*.py", "demo/*.py"),
-    ("operator/test_[a-o]*.py", "aggregator/*.py"),
-    ("operator/*.py", "*.py"),
-)
+# The engine's unit tests compute about as long as all others.
+GROUPS = {
+    "stack": (
+        ("test_*.py", "sdk/*.py", "demo/*.py"),
+        ("operator/test_[a-o]*.py", "aggregator/*.py"),
+        ("operator/*.py", "*.py"),
+    ),
+    "unit": (("engine/*.py",), ("*.py",)),
+}
 
 
 def tests(name: str, slow: bool) -> Part:
     """The tests of one folder. pytest's exit code for "no tests" is a failure like any other."""
     selected = ("--hypothesis-profile=thorough",) if slow else ("-m", "not slow")
-    groups = stack_groups() if name == "stack" else ((f"tests/{name}",),)
+    groups = groups_of(name) if name in GROUPS else ((f"tests/{name}",),)
     command = (sys.executable, "-m", "pytest", "-q", "--durations=5", *selected)
     limit = TEST_LIMITS[name] * (SLOW_FACTOR if slow else 1)
     return Part(name, tuple((*command, *group) for group in groups), limit, side_by_side=len(groups) > 1)
 
 
-def stack_groups() -> tuple[tuple[str, ...], ...]:
-    """Every test file below tests/stack, once, in groups."""
-    folder = ROOT / "tests/stack"
+def groups_of(name: str) -> tuple[tuple[str, ...], ...]:
+    """Every test file below a folder of tests, once, in groups."""
+    folder = ROOT / "tests" / name
     left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("test_*.py"))
     groups = []
-    for patterns in STACK_GROUPS:
+    for patterns in GROUPS[name]:
         group = [file for pattern in patterns for file in left if _is_of(file, pattern)]
         left = [file for file in left if file not in group]
-        groups.append(tuple(f"tests/stack/{file}" for file in dict.fromkeys(group)))
-    assert not left, f"no group of STACK_GROUPS has {left}"
+        groups.append(tuple(f"tests/{name}/{file}" for file in dict.fromkeys(group)))
+    assert not left, f"no group of GROUPS has {left}"
     return tuple(groups)
 
 

@@ -5,6 +5,7 @@ It stands in for gather and apply: what the engine decides to write is what it s
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Mapping
@@ -43,6 +44,49 @@ def spec(**fields: object) -> PolicySpec:
 
 def table(*, epoch: int = 5, partitions: int = 12, **fields: object) -> Table:
     return Table(STREAM, partitions, epoch, seed=7, read_set=("clicks",), **fields)  # type: ignore[arg-type]
+
+
+def popularity(users: int, zipf: float) -> list[float]:
+    return [1.0 / (user + 1) ** zipf for user in range(users)]
+
+
+def country_of(user: int, country: str) -> str:
+    return f"c{user % 500}" if country == "*" else "no"
+
+
+@functools.lru_cache(maxsize=64)
+def shares(
+    by: tuple[str, ...],
+    owners: tuple[int, ...],
+    shards: int,
+    seed: int,
+    users: int,
+    zipf: float,
+    country: str,
+) -> tuple[float, ...]:
+    """The part of a key's records that each of its shards gets."""
+    slots = [0.0] * shards
+    if by:
+        for user, value in enumerate(popularity(users, zipf)):
+            for bucket in range(BUCKETS if "time_bucket" in by else 1):
+                seen = {
+                    "country_id": country_of(user, country),
+                    "user_id": f"u{user}",
+                    "time_bucket": f"{bucket}",
+                }
+                slot = slot_hash(seed, tuple(seen[name] for name in by))
+                slots[owners[slot & (len(owners) - 1)]] += value
+    else:
+        for index in owners:
+            slots[index] += 1
+    total = sum(slots)
+    return tuple(slot / total for slot in slots)
+
+
+@functools.lru_cache(maxsize=4_096)
+def home(key: bytes, partitions: int) -> int:
+    """Where a key lies that is not routed."""
+    return partition_for(key, partitions)
 
 
 @dataclass
@@ -138,32 +182,21 @@ class ModelStream:
         """Where a key's records go: partition, record key, part."""
         route = self.stored.table.route(key) if self.stored else None
         if route is None or key in self.deaf:
-            return [(partition_for(key, self.partitions), key, 1.0)]
-        slots = [0.0] * len(route.shards)
-        if route.by:
-            assert self.stored is not None
-            for user, value in enumerate(self._popularity(self.users[key])):
-                for bucket in range(BUCKETS if "time_bucket" in route.by else 1):
-                    seen = {
-                        "country_id": self._country(user),
-                        "user_id": f"u{user}",
-                        "time_bucket": f"{bucket}",
-                    }
-                    slot = slot_hash(self.stored.table.seed, tuple(seen[name] for name in route.by))
-                    slots[route.slots[slot & (len(route.slots) - 1)]] += value
-        else:
-            for index in route.slots:
-                slots[index] += 1
+            return [(home(key, self.partitions), key, 1.0)]
+        slots = self._shares(key, route)
         plain, left = route.record_key is RecordKey.PRESERVE, self.plain.get(key, 0.0)
-        strays = [(partition_for(key, self.partitions), key, left)] if left else []
+        strays = [(home(key, self.partitions), key, left)] if left else []
         return strays + [
-            (shard.partition, key if plain else shard_key(key, shard.id), (1 - left) * count / sum(slots))
-            for shard, count in zip(route.shards, slots, strict=True)
-            if count
+            (shard.partition, key if plain else shard_key(key, shard.id), (1 - left) * part)
+            for shard, part in zip(route.shards, slots, strict=True)
+            if part
         ]
 
-    def _popularity(self, users: int) -> list[float]:
-        return [1.0 / (user + 1) ** self.zipf for user in range(users)]
+    def _shares(self, key: bytes, route: Route) -> tuple[float, ...]:
+        """The part of each shard, which changes with the route and with what its records carry alone."""
+        users = self.users[key] if route.by else 0
+        country = "" if self.country is None else self.country
+        return shares(route.by, route.slots, len(route.shards), self.table.seed, users, self.zipf, country)
 
     def _who(self, key: bytes, partition: int) -> int:
         """The user of a record of `key`: one of those whose records the route puts on this partition."""
@@ -172,7 +205,7 @@ class ModelStream:
         if not self.zipf:
             return self.random.randrange(users)
         if (key, partition, route) not in self.crowds:
-            weights = self._popularity(users)
+            weights = popularity(users, self.zipf)
             if route is not None and route.by == ("user_id",) and self.stored is not None:
                 slots, seed = route.slots, self.stored.table.seed
                 owners = [slots[slot_hash(seed, (f"u{user}",)) & (len(slots) - 1)] for user in range(users)]
@@ -208,12 +241,9 @@ class ModelStream:
         user = self._who(key, partition)
         seen = {"user_id": f"u{user}"}
         seen |= {"time_bucket": f"{self.random.randrange(BUCKETS)}"} if self.bucketed else {}
-        seen |= {"country_id": self._country(user)} if self.country is not None else {}
+        seen |= {"country_id": country_of(user, self.country or "")} if self.country is not None else {}
         read = {
             each.name: seen.get(each.json_path.removeprefix("$.") if each.json_path else each.name)
             for each in self.spec.dimensions
         }
         return SampledRecord(record_key, self.size_bytes, {k: v for k, v in read.items() if v is not None})
-
-    def _country(self, user: int) -> str:
-        return f"c{user % 500}" if self.country == "*" else "no"

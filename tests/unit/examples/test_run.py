@@ -26,8 +26,8 @@ def test_a_part_that_does_not_end_is_ended_and_failed() -> None:
 
 
 def test_a_folder_without_tests_is_a_failure(tmp_path: Path) -> None:
-    command = run.tests("unit", slow=False).commands[0]
-    empty = [str(tmp_path) if argument == "tests/unit" else argument for argument in command]
+    command = run.tests("chart", slow=False).commands[0]
+    empty = [str(tmp_path) if argument == "tests/chart" else argument for argument in command]
     assert subprocess.run(empty, capture_output=True, check=False).returncode != 0
 
 
@@ -54,9 +54,10 @@ def test_commands_side_by_side_are_all_waited_for_and_one_failure_fails_the_part
     assert {"said 0", "said 3"} <= set(capfd.readouterr().out.splitlines())
 
 
-def test_every_stack_test_is_in_one_group() -> None:
-    groups = [path for group in run.stack_groups() for path in group]
-    files = [str(path.relative_to(run.ROOT)) for path in (run.ROOT / "tests/stack").rglob("test_*.py")]
+@pytest.mark.parametrize("name", run.GROUPS)
+def test_every_test_of_a_folder_is_in_one_of_its_groups(name: str) -> None:
+    groups = [path for group in run.groups_of(name) for path in group]
+    files = [str(path.relative_to(run.ROOT)) for path in (run.ROOT / "tests" / name).rglob("test_*.py")]
 
     assert files
     assert all(sum(file == path or file.startswith(f"{path}/") for path in groups) == 1 for file in files)
