@@ -7,9 +7,6 @@ of kminion as they write them.
 from __future__ import annotations
 
 import contextlib
-import http.client
-import random
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
 
-from devstack import Stack, prometheus
-from devstack.ports import free_ports
+from devstack import Stack
 from hotkey_operator.adapters.producer_reports import ProducerReports
 from hotkey_operator.adapters.prometheus import Http, PrometheusMeter
 from hotkey_operator.adapters.redis import RedisDistribution
@@ -30,11 +26,11 @@ from hotkey_sdk._store import RedisStore, StoreUnavailableError
 from hotkey_sdk.routing.report import encode_key_report
 from hotkey_sdk.routing.table import Stream
 from tests.contract.operator.worlds import BrokersWorld, Put
+from tests.prometheus_process import running_prometheus
 
 SCRAPE_SECONDS = 1.0
 SCRAPE_TIMEOUT_SECONDS = 10.0  # at most; Prometheus refuses one that is longer than the interval
 REPORT_SECONDS = 0.2
-START_SECONDS = 30.0
 
 
 class MeterWorld(Protocol):
@@ -118,7 +114,6 @@ class Exporter:
 def watching(exporter: Exporter, folder: Path, scrape_seconds: float = SCRAPE_SECONDS) -> Iterator[str]:
     """A Prometheus that scrapes `exporter` so often; its URL."""
     folder.mkdir(parents=True, exist_ok=True)
-    (port,) = free_ports(1, random.Random())
     config = folder / "prometheus.yml"
     timeout = int(min(scrape_seconds, SCRAPE_TIMEOUT_SECONDS) * 1000)
     config.write_text(
@@ -126,35 +121,8 @@ def watching(exporter: Exporter, folder: Path, scrape_seconds: float = SCRAPE_SE
         "scrape_configs:\n"
         f"- {{job_name: kafka, static_configs: [{{targets: ['127.0.0.1:{exporter.port}']}}]}}\n"
     )
-    command = [
-        str(prometheus.server()),
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=error",
-    ]
-    with (folder / "log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            _wait_until_ready(port, process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        assert process.poll() is None, f"Prometheus ended with {process.returncode}"
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-            connection.request("GET", "/-/ready")
-            if connection.getresponse().status == 200:
-                return
-            seen = "not ready"
-        except OSError as error:
-            seen = str(error)
-        assert time.monotonic() < deadline, f"Prometheus is not ready: {seen}"
-        time.sleep(0.05)
+    with running_prometheus(config) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 QUERIES = {

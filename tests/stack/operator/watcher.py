@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,13 +14,10 @@ from typing import Any
 
 import yaml
 
-from devstack import prometheus
-from devstack.ports import free_ports
+from tests.prometheus_process import running_prometheus
 from tests.stack.operator.scene import ROOT
-from tests.stack.operator.waiting import eventually
 
 RULES = ROOT / "charts/hotkey-operator/files/alerts.yaml"
-STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +43,11 @@ class Watcher:
         )
         return [(each["metric"], float(each["value"][1])) for each in found]
 
-    def is_ready(self) -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=10) as answer:
-            return bool(answer.status == 200)
-
 
 @contextlib.contextmanager
 def watcher(metrics_port: int, folder: Path) -> Iterator[Watcher]:
     """A Prometheus that scrapes one operator every second, as the chart's PodMonitor has it scraped."""
     folder.mkdir()
-    (port,) = free_ports(1, random.Random())
     scraped = {
         "job_name": "operator",
         "honor_labels": True,
@@ -69,23 +59,5 @@ def watcher(metrics_port: int, folder: Path) -> Iterator[Watcher]:
         "rule_files": [str(RULES)],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    command = [
-        str(prometheus.server()),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=error",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        found = Watcher(port)
-        eventually("Prometheus is ready", lambda: process.poll() is None and found.is_ready())
-        yield found
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with running_prometheus(folder / "prometheus.yml") as port:
+        yield Watcher(port)
