@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -32,35 +33,43 @@ class SlowGroup:
             for _ in range(members)
         ]
         self._assigned = [0] * members
-        self._threads = [
-            threading.Thread(target=self._work, args=(number, topic), name=group, daemon=True)
-            for number in range(members)
-        ]
+        self._pool = ThreadPoolExecutor(members)
+        self._topic = topic
+        self._working: list[Future[None]] = []
 
     @property
     def assigned(self) -> int:
-        """How many partitions its members have, as they said: another thread that asks them may hang."""
+        """How many partitions its members have, as they said: another thread that asks them may hang.
+
+        Raises what ended a member, where something did.
+        """
+        for work in self._working:
+            if work.done():
+                work.result()
         return sum(self._assigned)
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._working = [self._pool.submit(self._work, number) for number in range(len(self._consumers))]
 
     def stop(self) -> None:
+        """Raises what ended a member before."""
         self._ended.set()
-        for thread in self._threads:
-            thread.join()
+        self._pool.shutdown()
+        for work in self._working:
+            work.result()
 
-    def _work(self, number: int, topic: str) -> None:
+    def _work(self, number: int) -> None:
         consumer = self._consumers[number]
 
         def note(_: Consumer, partitions: list[TopicPartition]) -> None:
             self._assigned[number] = len(partitions)
 
-        consumer.subscribe([topic], on_assign=note)
+        consumer.subscribe([self._topic], on_assign=note)
         free_at = time.monotonic()
-        while not self._ended.is_set():
-            records = consumer.consume(BATCH, timeout=0.1)
-            free_at = max(time.monotonic(), free_at) + len(records) / self._rate
-            self._ended.wait(max(0.0, free_at - time.monotonic()))  # the work on them
-        consumer.close()
+        try:
+            while not self._ended.is_set():
+                records = consumer.consume(BATCH, timeout=0.1)
+                free_at = max(time.monotonic(), free_at) + len(records) / self._rate
+                self._ended.wait(max(0.0, free_at - time.monotonic()))  # the work on them
+        finally:
+            consumer.close()

@@ -42,13 +42,16 @@ def policy(topic: str, group: str) -> dict[str, Any]:
     return {"topic": topic, "trigger": trigger, "consumers": {"groups": [group]}}
 
 
-def lag(scene: Scene, group: str) -> dict[str, Any]:
-    """What status tells of the group."""
+def lag_seconds(scene: Scene, group: str) -> float:
+    """How far status tells that the group is behind; fails where it could not be asked."""
     found = [each for each in scene.status("clicks").get("consumerLag", []) if each["group"] == group]
     assert len(found) == 1, scene.status("clicks")
-    return dict(found[0])
+    seconds = found[0].get("seconds")
+    assert seconds is not None, found
+    return float(seconds)
 
 
+@pytest.mark.timeout(600)
 def test_a_consumer_that_is_slow_behind_one_hot_key_gets_the_key_spread_and_catches_up(
     scene: Scene, topic: str, start_load: StartLoad, start_group: StartGroup, proven: Proven
 ) -> None:
@@ -60,7 +63,17 @@ def test_a_consumer_that_is_slow_behind_one_hot_key_gets_the_key_spread_and_catc
     load = start_load(topic, records_per_second=RECORDS_PER_SECOND)
 
     # then the key is spread, far below the trigger in records, and the reason names the lag
-    scene.wait_for_routes("clicks", {b"nike"}, LAG_WAIT_SECONDS)
+    before: set[str] = set()
+
+    def spread() -> bool:
+        events, table = scene.events("clicks"), scene.table("clicks")
+        if table is not None and table.routes:
+            return {route.key for route in table.routes} == {b"nike"}
+        before.update(events)
+        raise AssertionError((events, scene.status("clicks").get("decision")))
+
+    eventually("the key is spread", spread, LAG_WAIT_SECONDS)
+    assert "SlowConsumer" not in before
     eventually("the change is an Event", lambda: "Spread" in scene.events("clicks"))
     _, events = scene.described("clicks")
     assert f"group {group} is " in events
@@ -68,15 +81,15 @@ def test_a_consumer_that_is_slow_behind_one_hot_key_gets_the_key_spread_and_catc
 
     # and the group catches up
     def caught_up() -> bool:
-        found = lag(scene, group)
-        assert found["seconds"] < LAG_SECONDS, found
+        seconds = lag_seconds(scene, group)
+        assert seconds < LAG_SECONDS, seconds
         return True
 
     eventually("the group has caught up", caught_up, LAG_WAIT_SECONDS)
-    assert "SlowConsumer" not in scene.events("clicks")
     proven(load, topic)
 
 
+@pytest.mark.timeout(600)
 def test_a_group_that_is_slow_everywhere_is_told_of_and_nothing_moves(
     scene: Scene, topic: str, start_load: StartLoad, start_group: StartGroup, proven: Proven
 ) -> None:
@@ -89,13 +102,13 @@ def test_a_group_that_is_slow_everywhere_is_told_of_and_nothing_moves(
 
     # then that is told, in status and as an Event
     def told() -> bool:
-        decision = scene.status("clicks")["decision"]
-        assert decision["reason"] == "SlowConsumer", (decision, lag(scene, group))
+        decision = scene.status("clicks").get("decision", {})
+        assert decision.get("reason") == "SlowConsumer", scene.status("clicks")
         return group in decision["message"]
 
     eventually("the group is called slow", told, LAG_WAIT_SECONDS)
     eventually("it is an Event", lambda: "SlowConsumer" in scene.events("clicks"))
-    assert lag(scene, group)["seconds"] > LAG_SECONDS
+    eventually("it is far behind", lambda: lag_seconds(scene, group) > LAG_SECONDS)
 
     # and nothing moved
     table = scene.table("clicks")

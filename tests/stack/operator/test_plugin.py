@@ -96,26 +96,28 @@ def test_a_spread_key_is_explained_by_what_the_operator_decided(
     here = ("-n", scene.namespace)
 
     # then explain tells of it from evidence to what was rejected
-    def is_told() -> str:
+    def is_told() -> bool:
+        before = scene.table("clicks")
         told = hotkeys("explain", "nike", *here)
+        assert before is not None
+        (route,) = before.routes
         assert "+-" in told.partition("Evidence:")[2].partition("\n")[0], told
-        return told
+        assert "order is kept per user_id" in told, told
+        assert f"over {len(route.shards)} shards" in told, told
+        assert all(f"nike:{shard.id} " in told for shard in route.shards), (told, route)
+        assert "give it a topic of its own" in told.partition("Rejected:")[2].partition("Shards:")[0], told
+        event = told.partition("Events:")[2]
+        assert "Spread" in event, told
+        assert "rejected: leave it plain" in event, told
+        return True
 
-    told = eventually("the evidence is told", is_told)
-    table = scene.table("clicks")
-    assert table is not None
-    (route,) = table.routes
-    assert "order is kept per user_id" in told
-    assert f"over {len(route.shards)} shards" in told
-    for shard in route.shards:
-        assert f"nike:{shard.id} " in told
-    assert "give it a topic of its own" in told.partition("Rejected:")[2].partition("Shards:")[0], told
-    event = told.partition("Events:")[2]
-    assert "Spread" in event, told
-    assert "rejected: leave it plain" in event, told
+    eventually("all of it is told", is_told)
 
     # and the same value stands in status, in JSON and in YAML
     operator.stop()  # so that it stands still
+    table = scene.table("clicks")
+    assert table is not None
+    (route,) = table.routes
     (entry,) = scene.status("clicks")["keys"]
     printed = json.loads(hotkeys("explain", "nike", *here, "-o", "json"))
     assert {name: printed[name] for name in entry} == entry

@@ -48,9 +48,9 @@ def test_a_hot_key_is_spread_and_merged_back_from_what_producers_report_and_no_r
 
     def told() -> bool:
         status = scene.status("clicks")
-        shares = {key["key"]: key["share"] for key in status["keys"]}
+        shares = {key["key"]: key.get("share", 0) for key in status.get("keys", [])}
         assert 0.6 < shares.get("nike", 0) < 1, status
-        assert status["producers"] == "2/2", status
+        assert status.get("producers") == "2/2", status
         return True
 
     eventually("the key's share is told", told)
@@ -97,7 +97,7 @@ def test_a_hot_key_is_spread_and_merged_back_by_rates_and_sizes_from_prometheus(
     (route,) = scene.wait_for_routes("clicks", {b"nike"}).routes
     assert len({shard.partition for shard in route.shards}) > 6
     scene.wait_for_published("clicks", topic)
-    eventually("the sizes are those of the logs", lambda: scene.status("clicks")["sizes"] == "logSize")
+    eventually("the sizes are those of the logs", lambda: scene.status("clicks").get("sizes") == "logSize")
 
     # and merged back when it cooled
     load.set_hot_share(0.0)
