@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from hotkey_operator.engine.attention import windows_to_sample
-from hotkey_operator.engine.lag import GROUPS_AT_MOST, LOOK_SECONDS, TREND_SECONDS, registered
+from hotkey_operator.engine.lag import (
+    GROUPS_AT_MOST,
+    LOOK_SECONDS,
+    REPORTED_AT_MOST,
+    TREND_SECONDS,
+    registered,
+)
 from hotkey_operator.engine.model import ConsumerLag, Decision, EmitEvent, EndOffsets, WriteTable
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.spec import PolicySpec
@@ -112,7 +118,26 @@ def test_a_key_does_not_come_home_to_a_partition_whose_backlog_is_not_gone() -> 
     model.groups["billing"].capacity = lambda p: 0.0 if p == HOME else MANAGED
     model.turns(60)
     assert [route.key for route in model.table.routes] == [b"nike"]
+    told = next(verdict for verdict in model.decisions[-1].verdicts if verdict.key == b"nike")
+    assert "group billing is " in told.message
+    assert f" s behind on its home, partition {HOME}" in told.message
+    assert "still hot" not in told.message
     model.groups["billing"].capacity = lambda _: 10 * MANAGED
+    turns_until(model, Reason.MERGED_BACK)
+
+
+def test_a_group_that_is_behind_everywhere_alike_keeps_no_key_from_coming_home() -> None:
+    # given a key that was spread for the records of its partition, and a group that was abandoned
+    of = policy(trigger={"recordsPerSecond": 1_000}, release={"for": "5s"})
+    model = stream({**QUIET, b"nike": 4_000.0}, lambda _: 10_000.0, of)
+    turns_until(model, Reason.SPREAD)
+    model.turns(20)
+    model.groups["billing"].capacity = lambda _: 0.0
+    model.turns(2 * int(LAG_SECONDS))
+    assert (lag(model.decisions[-1]).seconds or 0) > LAG_SECONDS / 2
+    # when the key cools
+    model.rates = {**QUIET, b"nike": 300.0}
+    # then it comes home
     turns_until(model, Reason.MERGED_BACK)
 
 
@@ -347,5 +372,7 @@ def test_reported_groups_are_looked_at_where_a_limit_is_set_and_none_is_listed()
 def test_no_number_of_reported_groups_makes_more_than_so_many_calls() -> None:
     many = [ClientReport(f"c{i}", Role.CONSUMER, 1, START, f"g{i}") for i in range(1_000)]
     found = registered(policy(), many, START)
-    assert len(found) == GROUPS_AT_MOST
+    assert len(found) == 1 + REPORTED_AT_MOST
     assert found[0] == "billing"
+    listed = [f"own{i}" for i in range(GROUPS_AT_MOST)]
+    assert registered(policy(consumers={"groups": listed}), many, START) == tuple(listed)

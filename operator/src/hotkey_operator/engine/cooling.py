@@ -98,10 +98,24 @@ def _is_cool(s: Situation, route: Route, steady: Rates, loads: list[float]) -> b
         return True
     if load.at_most <= ratio * MATTERS * mean:
         return True
-    home, release = _home(s, route), s.spec.release
-    if not lag.keeps_cool(s.memory.lags, s.spec.trigger, release, s.at, home, after):
+    if _in_the_way(s, route, after) is not None:
         return False
     return stays_cool(s.spec, after, s.record_bytes(), mean)
+
+
+def kept_by_lag(s: Situation, route: Route) -> str | None:
+    """Which consumer group alone keeps a key from coming home, in words; None where none does."""
+    steady = _steady(s)
+    if steady is None:
+        return None
+    after = _after(s, route, _load(s, route, steady), list(steady))
+    would = stays_cool(s.spec, after, s.record_bytes(), sum(steady) / len(steady))
+    return _in_the_way(s, route, after) if would else None
+
+
+def _in_the_way(s: Situation, route: Route, after: float) -> str | None:
+    release, home = s.spec.release, _home(s, route)
+    return lag.in_the_way(s.memory.lags, s.spec.trigger, release, s.at, home, after)
 
 
 def at_home(s: Situation, route: Route) -> float | None:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from hotkey_operator.engine.backlog import Readings, read
 from hotkey_operator.engine.model import Committed, ConsumerLag, Progress
 from hotkey_operator.engine.rates import STEADY_SECONDS, History, fast, over
-from hotkey_operator.engine.recency import within
+from hotkey_operator.engine.recency import REPORT_SECONDS, within
 from hotkey_operator.engine.spec import PolicySpec, Release, Source, Trigger
 from hotkey_sdk.routing.report import ClientReport, Role
 
 LOOK_SECONDS = 3.0  # between two looks at the groups
 PAIRS_PER_SECOND = 2_000.0  # (group, partition) pairs that are asked for; more make the looks rarer
 GROUPS_AT_MOST = 64  # of one stream
-REPORT_SECONDS = 300.0  # a consumer that was silent for longer is not looked at any more
+REPORTED_AT_MOST = 16  # of them; reports are not signed, and each group costs a client
 READINGS_KEPT = 6  # of a group: with a look every 3 s, three commits of a client that commits every 5 s
 STALE_SECONDS = 30.0  # what was seen longer ago says nothing of now
 TREND_SECONDS = 9.0  # over which a group must be behind before it is called slow, or seen to stand still
@@ -58,10 +58,11 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The records/s that a group managed on a partition while it fell behind there; seen at `at`."""
+    """The records/s that `group` managed on a partition while it fell behind there; seen at `at`."""
 
     at: float
     records_per_second: float
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ class Lags:
 def registered(spec: PolicySpec, reports: Iterable[ClientReport], at: float) -> tuple[str, ...]:
     """The groups to look at: those of `consumers.groups`, then those that SDK consumers report.
 
-    Reports add and never replace; `consumers.ignore` keeps one out. None where lag is not asked for, and
-    where rates come from producers: then there are no end offsets to be behind of.
+    Reports add a few and never replace; `consumers.ignore` keeps one out. None where lag is not asked for,
+    and where rates come from producers: then there are no end offsets to be behind of.
     """
     asked = spec.trigger.lag_seconds is not None or bool(spec.consumer_groups)
     if not asked or spec.metrics.source is Source.PRODUCERS:
@@ -110,7 +111,7 @@ def registered(spec: PolicySpec, reports: Iterable[ClientReport], at: float) -> 
         if report.group and report.role is Role.CONSUMER and abs(at - report.at) <= REPORT_SECONDS
     }
     added = sorted(reported - {*spec.consumer_groups, *spec.ignored_groups})
-    return tuple(dict.fromkeys((*spec.consumer_groups, *added)))[:GROUPS_AT_MOST]
+    return tuple(dict.fromkeys((*spec.consumer_groups, *added[:REPORTED_AT_MOST])))[:GROUPS_AT_MOST]
 
 
 def seen(
@@ -131,7 +132,7 @@ def seen(
     is_big = _more_than_its_share(steady, quick)
     hot = _hot(recent, trigger.lag_seconds, is_big)
     slow = None if hot else _slow(recent, trigger.lag_seconds, is_big)
-    limits = {p: _limit(recent[heat.group], p, at, kept.get(p)) for p, heat in hot.items()}
+    limits = {p: _limit(recent[heat.group], heat, at, kept.get(p)) for p, heat in hot.items()}
     managed = {**kept, **{p: limit for p, limit in limits.items() if limit is not None}}
     return replace(lags, hot=hot, slow=slow, limits=managed)
 
@@ -240,36 +241,46 @@ def _is_dead(readings: Readings, partition: int, is_big: Callable[[int], bool]) 
     )
 
 
-def _limit(readings: Readings, partition: int, at: float, known: Limit | None) -> Limit | None:
+def _limit(readings: Readings, heat: Heat, at: float, known: Limit | None) -> Limit | None:
     """What the group commits a second there; the least that was seen lately. None: it commits nothing."""
     there = [
-        (reading.at, reading.behind[partition].first) for reading in readings if partition in reading.behind
+        (reading.at, reading.behind[heat.partition].first)
+        for reading in readings
+        if heat.partition in reading.behind
     ]
     (since, first), (until, last) = there[0], there[-1]
     managed = (last - first) / (until - since) if until > since else 0.0
     if managed <= 0:
         return known
-    return Limit(at, min(managed, known.records_per_second) if known else managed)
+    if known is not None and known.records_per_second <= managed:
+        return replace(known, at=at)
+    return Limit(at, managed, heat.group)
 
 
-def keeps_cool(lags: Lags, trigger: Trigger, release: Release, at: float, home: int, records: float) -> bool:
-    """Whether a key may come home to partition `home`, which would then take `records`/s.
+def in_the_way(
+    lags: Lags, trigger: Trigger, release: Release, at: float, home: int, records: float
+) -> str | None:
+    """Which group keeps a key from its home partition, which would then take `records`/s; None: none does.
 
     The groups must be close to the end there, and the load under `release.ratio` of what a group could not
     carry when it fell behind there: without the latter, a key that was spread for lag would come home as soon
-    as the backlog is gone, and bring it back.
+    as the backlog is gone, and bring it back. A group that is as far behind elsewhere is not counted: it may
+    be abandoned, or run once a day, and no key that stays spread makes it faster.
     """
     if trigger.lag_seconds is None:
-        return True
+        return None
     limit = lags.limits.get(home)
     is_known = limit is not None and within(at, limit.at, LIMIT_SECONDS)
     if limit is not None and is_known and records >= release.ratio * limit.records_per_second:
-        return False
-    return all(
-        min(reading.seconds(home) for reading in readings) <= release.ratio * trigger.lag_seconds
-        for readings in lags.groups.values()
-        if readings and within(at, readings[-1].at, STALE_SECONDS + lags.every_seconds)
-    )
+        managed = f"group {limit.group} managed {limit.records_per_second:.0f} there"
+        return f"its home, partition {home}, would take {records:.0f} records/s, and {managed}"
+    near = release.ratio * trigger.lag_seconds
+    for group, readings in sorted(lags.groups.items()):
+        if readings and within(at, readings[-1].at, STALE_SECONDS + lags.every_seconds):
+            behind = min(reading.seconds(home) for reading in readings)
+            if behind > near and readings[-1].seconds(home) >= OUT_OF_LINE * readings[-1].usual:
+                return f"group {group} is {behind:.0f} s behind on its home, partition {home}"
+    return None
 
 
 def told(lags: Lags, at: float) -> tuple[ConsumerLag, ...]:

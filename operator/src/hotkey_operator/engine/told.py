@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hotkey_operator.engine import lag, rates
+from hotkey_operator.engine import cooling, lag, rates
 from hotkey_operator.engine.heavy import KeyLoad
 from hotkey_operator.engine.memory import Memory, sampling
 from hotkey_operator.engine.model import (
@@ -21,7 +21,7 @@ from hotkey_operator.engine.model import (
     Summary,
 )
 from hotkey_operator.engine.reasons import ConditionType, Reason
-from hotkey_operator.engine.recency import within
+from hotkey_operator.engine.recency import REPORT_SECONDS, within
 from hotkey_operator.engine.routing import Outcome
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec, unsupported_fields
@@ -33,7 +33,6 @@ from hotkey_sdk.routing.table import Route, Table
 OWN_TOPIC = Rejected(
     "give it a topic of its own", Reason.FIELDS_NOT_CARRIED_OUT, "dedicated topics are not carried out yet"
 )
-REPORT_SECONDS = 300.0  # a client that was silent for longer is not counted any more
 TELL_AGAIN_SECONDS = 300.0  # an Event that says the same once more
 CHANGES = frozenset({Reason.SPREAD, Reason.RESPREAD, Reason.REPARTITIONED, Reason.MERGED_BACK})
 REFUSALS = frozenset(
@@ -178,7 +177,8 @@ def _routed(s: Situation, route: Route, outcome: Outcome) -> KeyVerdict:
         return _verdict(s, route.key, Reason.COOLING, cool, route)
     if (noted := outcome.noted.get(route.key)) is not None:
         return _verdict(s, route.key, noted.reason, f"{text}; {noted.message}", route)
-    return _verdict(s, route.key, Reason.HOLDING, f"{text}; still hot", route)
+    held = cooling.kept_by_lag(s, route) or "still hot"
+    return _verdict(s, route.key, Reason.HOLDING, f"{text}; {held}", route)
 
 
 def _taken_back(s: Situation, route: Route) -> KeyVerdict:
