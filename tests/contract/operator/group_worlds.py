@@ -55,6 +55,7 @@ class KafkaGroupsWorld:
         self._members: list[Consumer] = []
         self._groups = KafkaGroups(self._config, timeout_seconds=20.0)
         self.groups: Groups = self._groups
+        self.clients = self._groups._consumers
 
     async def create(self, topic: str, partitions: int) -> None:
         await self._kafka.create(topic, partitions)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from devstack import Stack
+from hotkey_operator.engine.lag import GROUPS_AT_MOST
 from hotkey_operator.engine.model import Committed
 from tests.contract.operator.conftest import Run
 from tests.contract.operator.group_worlds import GroupsWorld, KafkaGroupsWorld, MemoryGroupsWorld
@@ -132,5 +134,23 @@ def test_a_group_whose_name_no_client_takes_says_why_and_hides_no_other(
         assert found == Committed(group, {0: 0})
         assert refused.offsets == {}
         assert refused.failure
+
+    run(scenario())
+
+
+def test_a_second_round_over_more_groups_than_one_stream_has_makes_no_client_anew(
+    run: Run, stack: Stack
+) -> None:
+    async def scenario() -> None:
+        world = KafkaGroupsWorld(stack)
+        topic, names = fresh("topic"), [fresh("group") for _ in range(GROUPS_AT_MOST + 8)]
+        await world.create(topic, 1)
+        clients = world.clients
+        await world.groups.committed(topic, 1, names)
+        made = clients.made
+        second = await world.groups.committed(topic, 1, names)
+        assert second == tuple(Committed(name, {}) for name in names)
+        assert clients.made == made
+        await world.close()
 
     run(scenario())

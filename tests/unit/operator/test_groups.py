@@ -33,15 +33,3 @@ def test_the_starts_of_logs_are_unavailable() -> None:
         await groups.close()
 
     asyncio.run(scenario())
-
-
-def test_more_groups_than_are_kept_open_are_all_asked() -> None:
-    async def scenario() -> None:
-        groups = KafkaGroups(NOBODY, timeout_seconds=0.01)
-        names = [f"group-{number}" for number in range(70)]
-        found = await groups.committed("clicks", 1, names)
-        assert [each.group for each in found] == names
-        assert all(each.failure for each in found)
-        await groups.close()
-
-    asyncio.run(scenario())

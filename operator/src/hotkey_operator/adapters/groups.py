@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -19,12 +18,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from hotkey_operator.adapters.rota import Full, Rota
 from hotkey_operator.engine.model import Committed
 from hotkey_operator.ports import Unavailable
 
 _T = TypeVar("_T")
 _THREADS = 8  # for all policies
-_CONSUMERS_AT_MOST = 64  # kept open; the one that was not asked for longest goes
+_CONSUMERS_AT_MOST = 256  # kept open, for all policies; where there are more groups they take turns
+_CHANGES_PER_SECOND = 4.0  # then: a group is asked for about a minute, long enough to see it fall behind
 _NAME_CHARACTERS = 249
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _COMMON: dict[str, Any] = {
@@ -48,13 +49,13 @@ class KafkaGroups:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="groups")
         self._making = threading.Lock()
         self._made: AdminClient | None = None
-        self._consumers: OrderedDict[str, Consumer] = OrderedDict()
+        self._consumers = Rota(self._consumer, _CONSUMERS_AT_MOST, _CHANGES_PER_SECOND)
 
     async def close(self) -> None:
         """Leave the cluster; calls under way end first."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-        while self._consumers:
-            await asyncio.to_thread(self._consumers.popitem()[1].close)
+        for consumer in self._consumers.drained():
+            await asyncio.to_thread(consumer.close)
 
     async def committed(self, topic: str, partitions: int, groups: Sequence[str]) -> tuple[Committed, ...]:
         names = list(dict.fromkeys(groups))
@@ -83,6 +84,9 @@ class KafkaGroups:
         try:
             async with asyncio.timeout(2 * self._timeout):
                 return await loop.run_in_executor(self._threads, call)
+        except Full:
+            why = f"more than {_CONSUMERS_AT_MOST} groups are looked at, so they take turns"
+            raise Unavailable(f"Kafka: cannot {what}: {why}") from None
         except TimeoutError:
             waited = f"it was not its turn, or not done, within {2 * self._timeout:g} s"
             raise Unavailable(f"Kafka: cannot {what}: {waited}") from None
@@ -97,19 +101,12 @@ class KafkaGroups:
             return self._made
 
     def _consumer(self, group: str) -> Consumer:
-        with self._making:
-            if group not in self._consumers:
-                config = {"enable.auto.commit": False, "group.id": group}
-                self._consumers[group] = Consumer({**self._config, **config})
-            self._consumers.move_to_end(group)
-            if len(self._consumers) > _CONSUMERS_AT_MOST:
-                self._consumers.popitem(last=False)  # closes itself once no call needs it
-            return self._consumers[group]
+        return Consumer({**self._config, "enable.auto.commit": False, "group.id": group})
 
     def _committed(self, topic: str, partitions: int, group: str) -> dict[int, int]:
         """An offset below 0 says that there is no commit; one with an error says nothing, all say why."""
         wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
-        found = self._consumer(group).committed(wanted, timeout=self._timeout)
+        found = self._consumers.of(group).committed(wanted, timeout=self._timeout)
         if found and all(each.error for each in found):
             raise KafkaException(found[0].error)
         return {each.partition: each.offset for each in found if each.offset >= 0 and not each.error}
