@@ -129,7 +129,7 @@ class MemoryBrokers:
         samples = []
         for partition, (first, end) in sorted(windows.items()):
             log = self._topics[name].partitions[partition]
-            ranges = _runs(first, min(end, len(log)), budget, random.Random(seed + partition))
+            ranges = _runs(first, min(end, len(log)), budget.of(partition), random.Random(seed + partition))
             runs = tuple(
                 tuple(_sampled(record, reader) for record in log[a:b] if record is not MARKER)
                 for a, b in ranges
@@ -140,12 +140,13 @@ class MemoryBrokers:
         return tuple(samples)
 
 
-def _runs(first: int, end: int, budget: SampleBudget, chance: random.Random) -> list[tuple[int, int]]:
+def _runs(first: int, end: int, of: tuple[int, int], chance: random.Random) -> list[tuple[int, int]]:
     """Ranges of offsets that do not overlap: one at a random place in each of equal parts of the window."""
-    count = min(budget.runs_per_partition, end - first)
+    records, runs = of
+    count = min(runs, end - first)
     if count <= 0:
         return []
-    length = max(1, budget.records_per_partition // count)
+    length = max(1, records // count)
     bounds = [first + (end - first) * i // count for i in range(count + 1)]
     ranges = []
     for low, high in itertools.pairwise(bounds):

@@ -79,6 +79,21 @@ def test_a_sample_is_bounded_lies_within_its_window_and_takes_no_record_twice(
     run(scenario())
 
 
+def test_a_partition_that_is_read_less_closely_has_fewer_runs_as_long_as_those_of_others(
+    run: Run, brokers: BrokersWorld
+) -> None:
+    async def scenario() -> None:
+        topic = fresh("fewer")
+        await brokers.create(topic, 2)
+        for partition in (0, 1):
+            await brokers.append(topic, partition, [Put(b"%d" % i) for i in range(3_000)])
+        budget = SampleBudget(400, 20, seconds=20, fewer_runs={1: 4})
+        found = await brokers.brokers.sample(topic, {0: (0, 3_000), 1: (0, 3_000)}, (), budget, seed=1)
+        assert [[len(run_) for run_ in sample.runs] for sample in found] == [[20] * 20, [20] * 4]
+
+    run(scenario())
+
+
 def test_some_end_offsets_are_those_of_the_partitions_asked_for(run: Run, brokers: BrokersWorld) -> None:
     async def scenario() -> None:
         topic = fresh("some")

@@ -12,9 +12,12 @@ from hotkey_operator.engine.attention import (
     RECORDS_AT_LEAST,
     RECORDS_FOR_SIZE,
     ROUTED_SECONDS,
+    RUNS_AT_LEAST,
     SIZES_SECONDS,
+    TURN_RUNS,
     WINDOWS_AT_MOST,
     awake,
+    fewer_runs,
     is_quiet,
     quiet_seconds,
     unread,
@@ -214,3 +217,49 @@ def test_an_empty_window_is_left_out() -> None:
 
 def test_nothing_is_looked_at_before_there_is_a_rate() -> None:
     assert windows_to_sample(spec(), Memory(), None, EndOffsets(START, (5, 5))) == {}
+
+
+def carried(partitions: int) -> StoredTable:
+    """A table whose one route has a shard on each partition."""
+    shards = tuple(Shard(p, p) for p in range(partitions))
+    route = Route(b"nike", "clicks", (), RecordKey.COMPOSITE, shards, tuple(range(partitions)))
+    return StoredTable(table(partitions=partitions, routes=(route,)), "v")
+
+
+@pytest.mark.parametrize("partitions", [12, 30, 48, 96, 150])
+def test_up_to_150_partitions_that_carry_routes_are_looked_at_in_time_within_the_bytes(
+    partitions: int,
+) -> None:
+    memory, stored, looked = watched([200] * partitions)[0], carried(partitions), list[set[int]]()
+    for second in range(20, 40):
+        at = START + second
+        ends = EndOffsets(at, (200 * second,) * partitions)
+        runs = fewer_runs(spec(), memory, stored, ends)
+        # the adapter reads the first windows, as many as the bytes do for
+        left, chosen = TURN_RUNS, []
+        for p in windows_to_sample(spec(), memory, stored, ends):
+            left -= runs.get(p, 20)
+            chosen += [p] if left >= 0 else []
+        seen = {p: Evidence(at, 100, 100.0, {}) for p in chosen}
+        memory = replace(memory, history=extended(memory.history, ends), evidence={**memory.evidence, **seen})
+        looked.append(set(chosen))
+    seconds = int(ROUTED_SECONDS)
+    for start in range(seconds, len(looked) - seconds):
+        assert set().union(*looked[start : start + seconds + 1]) == set(range(partitions)), start
+
+
+def test_a_partition_over_the_trigger_is_looked_at_in_all_runs_however_many_carry_routes() -> None:
+    memory, ends = watched([200] * 95 + [4_000])
+    found = fewer_runs(spec(), memory, carried(96), ends)
+    assert found.keys() == set(range(95))
+    assert all(runs >= RUNS_AT_LEAST for runs in found.values())
+
+
+def test_many_partitions_over_the_trigger_alike_are_looked_at_less_closely() -> None:
+    memory, ends = watched([4_000] * 96)
+    assert fewer_runs(spec(), memory, carried(96), ends).keys() == set(range(96))
+
+
+def test_few_partitions_that_carry_routes_are_looked_at_in_all_runs() -> None:
+    memory, ends = watched([200] * 30)
+    assert fewer_runs(spec(), memory, carried(30), ends) == {}

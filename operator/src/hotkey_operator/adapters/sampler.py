@@ -199,11 +199,12 @@ def _plan(
 ) -> list[_Stretch]:
     """Runs at random offsets that do not overlap, one in each of equal parts of the window; the stretches in
     random order, so that reading only some of them is fair as well."""
-    count = min(budget.runs_per_partition, end - first)
+    records, runs_at_most = budget.of(partition)
+    count = min(runs_at_most, end - first)
     if count <= 0:
         return []
     bounds = [first + (end - first) * i // count for i in range(count + 1)]
-    length = max(1, budget.records_per_partition // count)
+    length = max(1, records // count)
     runs = []
     for low, high in itertools.pairwise(bounds):
         size = min(length, high - low)

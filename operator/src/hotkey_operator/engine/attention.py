@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hotkey_operator.engine import sizes
 from hotkey_operator.engine.memory import Memory
@@ -20,6 +20,10 @@ COLD_SIZE_SECONDS = 600.0  # one far from the trigger
 FAR = 0.125  # of the trigger in bytes
 EAGER_SECONDS = 10.0  # a partition is looked at every turn for so long after it went over the trigger
 WINDOWS_AT_MOST = 16  # of one turn; the others wait for the next
+ROUTED_AT_MOST = 30  # beside those over the trigger, where more than 80 partitions carry routes
+RUNS = 20  # of a partition
+RUNS_AT_LEAST = 4  # of one that carries routes and is not over the trigger
+TURN_RUNS = 120  # fetches of 16 KiB that the bytes of one sampling do for
 SIZES_AT_MOST = 2  # of them
 RECORDS_AT_LEAST = 50  # a window with fewer is extended to the steady horizon
 RECORDS_FOR_SIZE = 100  # the newest of them tell the size of records
@@ -104,28 +108,52 @@ def windows_to_sample(
     if rates is None:
         return {}
     load = _load(rates, memory)
-    deep = [
-        *_hot(spec, memory, load, at),
-        *_routed(stored.table if stored else None, memory, at),
-    ]
-    windows = {p: _window(history.columns[p]) for p in dict.fromkeys(deep)}
+    table = stored.table if stored else None
+    hot, carrying = list(_hot(spec, memory, load, at)), _routed(table, memory, at)
+    at_most = max(WINDOWS_AT_MOST, min(len(hot), WINDOWS_AT_MOST) + _routed_at_once(table))
+    windows = {p: _window(history.columns[p]) for p in dict.fromkeys([*hot[:WINDOWS_AT_MOST], *carrying])}
     windows |= {p: window for p, window in _waiting(memory, ends).items() if p in windows}
     for partition in _for_size(spec, memory, load, at):
         windows.setdefault(partition, _newest(history.columns[partition]))
     readable = [(p, w) for p, w in windows.items() if w[1] > w[0] and p not in ends.unread]
-    return dict(readable[:WINDOWS_AT_MOST])
+    return dict(readable[:at_most])
+
+
+def fewer_runs(
+    spec: PolicySpec, memory: Memory, stored: StoredTable | None, ends: EndOffsets
+) -> dict[int, int]:
+    """Partition to its runs, of those that are read in fewer than `RUNS`.
+
+    Where so many carry routes that the bytes do not suffice to look at each every few seconds, those that are
+    not over the trigger are looked at less closely: whether a key has cooled needs no tight bounds.
+    """
+    carrying = routed(stored.table if stored else None)
+    runs = max(RUNS_AT_LEAST, int(TURN_RUNS * ROUTED_SECONDS / max(1, len(carrying))))
+    rates = fast(extended(memory.history, ends)) if runs < RUNS else None
+    if rates is None:
+        return {}
+    hot = _over(spec, memory, _load(rates, memory), ends.at)
+    return dict.fromkeys(carrying.difference(hot), runs)
+
+
+def _routed_at_once(table: Table | None) -> int:
+    """How many partitions that carry routes are looked at in one turn, so that all are in their time."""
+    return min(ROUTED_AT_MOST, math.ceil(len(routed(table)) / ROUTED_SECONDS))
 
 
 def _hot(spec: PolicySpec, memory: Memory, load: Load, at: float) -> Iterable[int]:
     """Partitions over the trigger, the hottest first; less often when they have long been."""
-    hot = over(spec.trigger, load, memory.lagging(at))
-    if not hot or is_balanced(load, only_in_bytes(spec.trigger, load, hot)):
-        return ()
     return (
         p
-        for p in hot
+        for p in _over(spec, memory, load, at)
         if at - memory.over_since.get(p, at) < EAGER_SECONDS or _age(memory, p, at) >= ROUTED_SECONDS
     )
+
+
+def _over(spec: PolicySpec, memory: Memory, load: Load, at: float) -> Sequence[int]:
+    """Partitions over the trigger, the hottest first; none where the load lies evenly on all."""
+    hot = over(spec.trigger, load, memory.lagging(at))
+    return () if not hot or is_balanced(load, only_in_bytes(spec.trigger, load, hot)) else hot
 
 
 def _waiting(memory: Memory, ends: EndOffsets) -> dict[int, tuple[int, int]]:

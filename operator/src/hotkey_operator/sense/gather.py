@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
-from hotkey_operator.engine.attention import unread, windows_to_sample
+from hotkey_operator.engine.attention import fewer_runs, unread, windows_to_sample
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import (
     EndOffsets,
@@ -146,8 +147,9 @@ async def _load(
     except Unavailable as error:
         return None, (), str(error)
     windows = windows_to_sample(spec, memory, stored, ends, now)
+    budget = replace(BUDGET, fewer_runs=fewer_runs(spec, memory, stored, ends)) if windows else BUDGET
     try:
-        return ends, await _sample(ports, spec, await newest(ports, spec, windows), seed), None
+        return ends, await _sample(ports, spec, await newest(ports, spec, windows), budget, seed), None
     except Unavailable as error:
         return ends, (), str(error)
 
@@ -174,8 +176,8 @@ async def _ends(
 
 
 async def _sample(
-    ports: Ports, spec: PolicySpec, windows: Mapping[int, tuple[int, int]], seed: int
+    ports: Ports, spec: PolicySpec, windows: Mapping[int, tuple[int, int]], budget: SampleBudget, seed: int
 ) -> tuple[PartitionSample, ...]:
     if not windows:
         return ()
-    return await ports.brokers.sample(spec.topic, windows, spec.dimensions, BUDGET, seed)
+    return await ports.brokers.sample(spec.topic, windows, spec.dimensions, budget, seed)
