@@ -74,7 +74,7 @@ def shares(
                     "user_id": f"u{user}",
                     "time_bucket": f"{bucket}",
                 }
-                slot = slot_hash(seed, tuple(seen[name] for name in by))
+                slot = slot_hash(seed, tuple(seen.get(name, f"u{user}") for name in by))
                 slots[owners[slot & (len(owners) - 1)]] += value
     else:
         for index in owners:
