@@ -34,7 +34,7 @@ def machine() -> Machine:
         processor=_processor(),
         cores=os.cpu_count() or 0,
         memory_gib=round(pages / 2**30, 1),
-        system=f"{platform.system()} {".".join(platform.release().split(".")[:2])}",
+        system=f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         load_average=round(os.getloadavg()[0], 2),
     )
 
