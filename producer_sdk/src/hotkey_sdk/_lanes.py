@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from hotkey_sdk.routing.router import Destination, Dimensions, Headers, RoutePlan, Router
 
 _MINIMUM_SECONDS = 0.005
+_RECORDS_AT_MOST = 256  # a batch gains little by more, and partitions are uneven by a batch of each producer
 
 Shares = list[tuple[int, int]]  # of each shard: one of its slots, and how many it has
 Shuffle = Callable[[Shares], None]
@@ -22,7 +23,7 @@ Shuffle = Callable[[Shares], None]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """When the Kafka client would send a batch; a route without an order stays on a shard as long."""
+    """When a batch is worth sending; a route without an order stays on a shard as long."""
 
     seconds: float = _MINIMUM_SECONDS
     records: int = 10_000
@@ -30,11 +31,11 @@ class Batch:
 
     @classmethod
     def of(cls, kafka: Mapping[str, Any]) -> Batch:
-        """The batch that a producer with this configuration builds (librdkafka's defaults where unset)."""
+        """What a producer with this configuration sends at once; librdkafka's defaults where unset."""
         linger = kafka.get("linger.ms", kafka.get("queue.buffering.max.ms", 5))
         return cls(
             seconds=max(_MINIMUM_SECONDS, float(linger) / 1000),
-            records=int(kafka.get("batch.num.messages", 10_000)),
+            records=min(_RECORDS_AT_MOST, int(kafka.get("batch.num.messages", _RECORDS_AT_MOST))),
             size_bytes=int(kafka.get("batch.size", 1_000_000)),
         )
 

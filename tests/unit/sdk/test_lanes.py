@@ -220,7 +220,8 @@ def test_both_paths_take_the_same_shards(
 
 
 def test_the_batch_is_the_kafka_clients() -> None:
-    assert Batch.of({}) == Batch(seconds=0.005, records=10_000, size_bytes=1_000_000)
+    assert Batch.of({}) == Batch(seconds=0.005, records=256, size_bytes=1_000_000)
+    assert Batch.of({"batch.num.messages": 10_000}).records == 256
     assert Batch.of({"linger.ms": "50", "batch.size": 100_000, "batch.num.messages": 100}) == Batch(
         seconds=0.05, records=100, size_bytes=100_000
     )
