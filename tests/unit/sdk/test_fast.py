@@ -220,6 +220,8 @@ def test_every_record_goes_by_one_table_or_the_other_while_tables_change(path: P
 
     changing = threading.Thread(target=change)
     changing.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # all the records take no longer than two or three turns of 5 ms
 
     def send(note: Any) -> None:
         for _ in range(20_000):
@@ -230,6 +232,7 @@ def test_every_record_goes_by_one_table_or_the_other_while_tables_change(path: P
     finally:
         stop.set()
         changing.join()
+        sys.setswitchinterval(interval)
 
     assert set(found) == {("clicks", 3, b"nike:3", b"v"), ("clicks", 4, b"nike:4", b"v")}
     assert len(found) == 20_000
