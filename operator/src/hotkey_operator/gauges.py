@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from hotkey_operator.engine import rates
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import ConsumerLag, Decision, KeyVerdict
-from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.engine.reasons import UNMENDED, ConditionType, Reason
 from hotkey_operator.engine.unspread import unspread
 from hotkey_operator.loop import Outcome
 from hotkey_operator.ports import PolicyRef
@@ -25,22 +25,6 @@ from hotkey_operator.verdicts import key_text
 from hotkey_sdk.routing.table import Route, Table
 
 POLICY = ("namespace", "policy")
-
-# Over the trigger, and nothing can be done about it.
-UNMENDED = frozenset(
-    {
-        Reason.NO_DOMINANT_KEY,
-        Reason.NOT_SAMPLED,
-        Reason.TOPIC_COMPACTED,
-        Reason.TOO_MANY_HOT_KEYS,
-        Reason.KEY_TOO_LONG,
-        Reason.ONE_PARTITION,
-        Reason.DIMENSIONS_NOT_VISIBLE,
-        Reason.CANNOT_SPREAD,
-        Reason.ORDERING_FORBIDS,
-        Reason.RATE_LIMITED,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)

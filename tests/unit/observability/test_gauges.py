@@ -9,9 +9,9 @@ import pytest
 from hotkey_operator.act.executor import Applied
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Condition, ConsumerLag, Rejected, StoredTable, Summary
-from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.engine.reasons import UNMENDED, ConditionType, Reason
 from hotkey_operator.engine.told import REFUSALS
-from hotkey_operator.gauges import UNMENDED, Exposure
+from hotkey_operator.gauges import Exposure
 from hotkey_operator.loop import Outcome
 from hotkey_operator.metrics import Metrics
 from hotkey_sdk.routing.partitioner import partition_for

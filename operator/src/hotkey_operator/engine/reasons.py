@@ -57,3 +57,20 @@ class Reason(StrEnum):
     RETURNED = "Returned"  # the policy is deleted and the stream is back to plain keys
     FIELDS_NOT_CARRIED_OUT = "FieldsNotCarriedOut"
     NONE_SPREAD = "NoneSpread"
+
+
+# Over the trigger, and nothing can be done about it.
+UNMENDED = frozenset(
+    {
+        Reason.NO_DOMINANT_KEY,
+        Reason.NOT_SAMPLED,
+        Reason.TOPIC_COMPACTED,
+        Reason.TOO_MANY_HOT_KEYS,
+        Reason.KEY_TOO_LONG,
+        Reason.ONE_PARTITION,
+        Reason.DIMENSIONS_NOT_VISIBLE,
+        Reason.CANNOT_SPREAD,
+        Reason.ORDERING_FORBIDS,
+        Reason.RATE_LIMITED,
+    }
+)

@@ -20,7 +20,7 @@ from hotkey_operator.engine.model import (
     Rejected,
     Summary,
 )
-from hotkey_operator.engine.reasons import ConditionType, Reason
+from hotkey_operator.engine.reasons import UNMENDED, ConditionType, Reason
 from hotkey_operator.engine.recency import REPORT_SECONDS, within
 from hotkey_operator.engine.routing import Outcome
 from hotkey_operator.engine.situation import Situation
@@ -35,24 +35,12 @@ OWN_TOPIC = Rejected(
 )
 TELL_AGAIN_SECONDS = 300.0  # an Event that says the same once more
 CHANGES = frozenset({Reason.SPREAD, Reason.RESPREAD, Reason.REPARTITIONED, Reason.MERGED_BACK})
-REFUSALS = frozenset(
-    {
-        Reason.NO_DOMINANT_KEY,
-        Reason.NOT_SAMPLED,
-        Reason.SLOW_CONSUMER,
-        Reason.TOPIC_COMPACTED,
-        Reason.TOO_MANY_HOT_KEYS,
-        Reason.KEY_TOO_LONG,
-        Reason.ONE_PARTITION,
-        Reason.DIMENSIONS_NOT_VISIBLE,
-        Reason.CANNOT_SPREAD,
-        Reason.ORDERING_FORBIDS,
-        Reason.RATE_LIMITED,
-        Reason.ANOTHER_POLICY,
-        Reason.TOPIC_NOT_FOUND,
-        Reason.KAFKA_UNAVAILABLE,
-    }
-)
+REFUSALS = UNMENDED | {
+    Reason.SLOW_CONSUMER,
+    Reason.ANOTHER_POLICY,
+    Reason.TOPIC_NOT_FOUND,
+    Reason.KAFKA_UNAVAILABLE,
+}
 
 
 def idle(
