@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hotkey_operator.engine.shards import find_shards, landing, record_keys
@@ -112,8 +112,8 @@ def plan(ground: Ground, keys: Sequence[HotKey]) -> Plan:
         placed.append(route)
     if _is_worse(loads, before):
         kept = [hot.previous for hot in ordered if hot.previous]
-        return Plan(_sorted(kept), tuple(before), tuple(before))
-    return Plan(_sorted(placed), tuple(loads), tuple(before))
+        return Plan(in_table_order(kept), tuple(before), tuple(before))
+    return Plan(in_table_order(placed), tuple(loads), tuple(before))
 
 
 def loads_now(ground: Ground, keys: Sequence[HotKey]) -> list[float]:
@@ -419,5 +419,6 @@ def _owners(route: Route) -> list[int]:
     return [route.shards[index].partition for index in route.slots]
 
 
-def _sorted(routes: Sequence[Route]) -> tuple[Route, ...]:
+def in_table_order(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """The routes as a table holds them, by key."""
     return tuple(sorted(routes, key=lambda route: route.key))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -16,7 +16,7 @@ from hotkey_operator.engine.guards import Stop, first_stop
 from hotkey_operator.engine.heavy import KeyLoad, weights
 from hotkey_operator.engine.ladder import Step
 from hotkey_operator.engine.model import Cost, Rejected
-from hotkey_operator.engine.placement import SLOT_LOAD, TARGET, Ground, HotKey, Plan, plan
+from hotkey_operator.engine.placement import SLOT_LOAD, TARGET, Ground, HotKey, Plan, in_table_order, plan
 from hotkey_operator.engine.pressure import HEAVY
 from hotkey_operator.engine.rates import FAST_SECONDS, STEADY_SECONDS, SURELY
 from hotkey_operator.engine.reasons import Reason
@@ -93,7 +93,7 @@ def _moved(s: Situation, kept: tuple[Route, ...]) -> Outcome | None:
     if not found:
         return None
     planned = _plan(s, [_whole(s, load) for load in found], kept)
-    routes = _sorted((*kept, *planned.routes))
+    routes = in_table_order((*kept, *planned.routes))
     keys = {load.key for load in found}
     if not _relieves(s, planned, found) or _within_size(s, routes, keys)[0] != routes:
         return None
@@ -121,7 +121,7 @@ def _coarsened(s: Situation, kept: tuple[Route, ...]) -> Outcome | None:
     back = {route.key: step for route, step in due}
     hot = [HotKey(key, s.keys[key].follows, step.by, None, None, step.values) for key, step in back.items()]
     planned = _plan(s, hot, [route for route in kept if route.key not in back])
-    routes = _sorted((*(route for route in kept if route.key not in back), *planned.routes))
+    routes = in_table_order((*(route for route in kept if route.key not in back), *planned.routes))
     if (
         planned.worst > max((TARGET + SLOT_LOAD) * s.mean, *s.loads)
         or _within_size(s, routes, set())[0] is None
@@ -140,7 +140,7 @@ def _spread(s: Situation, kept: tuple[Route, ...]) -> Outcome:
     new, refused = _admitted(s, [load for load in s.heavy() if not s.is_settling(load.key)], len(kept))
     hot = [*new, *(_routed(s, each) for each in moving)]
     planned = _plan(s, hot, still)
-    routes = _sorted((*still, *planned.routes))
+    routes = in_table_order((*still, *planned.routes))
     if routes == kept or not _is_worth_it(s, planned, new):
         return _nothing_gained(s, kept, new, refused)
     fitting, too_big = _within_size(s, routes, {each.key for each in new})
@@ -367,10 +367,6 @@ def _within_size(
             routes = tuple(each for each in routes if each != last)
             why = f"key {name(last.key)} is left plain: {error}"
             dropped[last.key] = Stop(Reason.TOO_MANY_HOT_KEYS, why)
-
-
-def _sorted(routes: Iterable[Route]) -> tuple[Route, ...]:
-    return tuple(sorted(routes, key=lambda each: each.key))
 
 
 def _spread_message(s: Situation, new: Sequence[HotKey], routes: tuple[Route, ...], planned: Plan) -> str:
