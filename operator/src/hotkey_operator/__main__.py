@@ -70,7 +70,6 @@ async def _run(settings: Settings) -> None:
     brokers = KafkaBrokers(settings.kafka, sampling_bytes_per_second=settings.sampling_bytes_per_second)
     groups = KafkaGroups(settings.kafka)
     distribution = RedisDistribution(settings.redis_url)
-    http = Http()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter
     metrics = Metrics(Exposure(settings.metrics_partitions, settings.metrics_keys))
     metrics.sampling(undecodable=lambda: brokers.undecodable, cut=lambda: brokers.samples_cut)
@@ -83,12 +82,11 @@ async def _run(settings: Settings) -> None:
         signer = await _signer(settings, api)
         await wait_until_served(api)
         reports = ProducerReports(distribution.key_reports, forget=distribution.forget_key_reports)
-        sources = PolicySources(http, reports)
+        sources = PolicySources(Http(), reports)
         ports = Ports(brokers, distribution, tables, signer, groups, sources)
         governor = Governor(ports, tables, metrics)
         await _govern(settings, governor)
     finally:
-        http.close()
         await distribution.close()
         await groups.close()
         await brokers.close()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
+import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
+import aiohttp
 import msgspec
-import urllib3
-from urllib3.exceptions import HTTPError, LocationValueError
+from yarl import URL
 
 from hotkey_operator.adapters.alignment import Points, value_at
 from hotkey_operator.engine.model import EndOffsets
@@ -25,7 +24,6 @@ from hotkey_operator.ports import Unavailable
 LOOK_BACK_SECONDS = 90  # a partition without a sample for so long is missing
 ANSWER_BYTES_AT_MOST = 16 * 1024 * 1024  # about 30,000 partitions scraped every 15 s
 _COUNTER_AT_MOST = 2.0**53
-_THREADS = 4  # a server that hangs must not take the threads of Kafka and Kubernetes
 _CHUNK_BYTES = 64 * 1024
 _TOPIC_LABELS = ("topic", "topic_name")  # of kafka_exporter and the JMX exporter, of kminion
 _SHOWN = 200  # characters of what the server says
@@ -48,58 +46,37 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class Http:
-    """GETs with bounds, in threads of its own. One serves all policies; close it when done."""
+    """GETs with bounds, for all policies: whatever a server does, it holds up its own call and no other."""
 
-    def __init__(self, *, timeout_seconds: float = 4.0, patience_seconds: float = 10.0) -> None:
+    def __init__(self, *, timeout_seconds: float = 4.0) -> None:
         self._timeout = timeout_seconds
-        self._patience = patience_seconds
-        self._pool = urllib3.PoolManager(maxsize=_THREADS, retries=False)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prometheus")
-
-    def close(self) -> None:
-        """Let go of the connections; calls under way end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._pool.clear()
 
     async def get(self, url: str) -> tuple[int, bytes]:
         """Status and body. Raises `Unavailable` saying why there are none, without naming `url`."""
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._patience):
-                return await loop.run_in_executor(self._threads, self._get, url)
+            # Around all of it: a server may take its time with every byte of its headers too.
+            async with asyncio.timeout(self._timeout):
+                return await self._get(url)
         except TimeoutError:
-            raise Unavailable(f"no answer within {self._patience:g} s") from None
-        except LocationValueError:
+            raise Unavailable(f"its answer did not end within {self._timeout:g} s") from None
+        except ValueError:  # of aiohttp and yarl alike
             raise Unavailable("the URL is not understood, expected http(s)://host:port") from None
-        except (HTTPError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(_words(error)) from None
 
-    def _get(self, url: str) -> tuple[int, bytes]:
-        deadline = time.monotonic() + self._timeout
-        answer = self._pool.request(
-            "GET",
-            url,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            timeout=urllib3.Timeout(total=self._timeout),
-            redirect=False,
-            preload_content=False,
-            decode_content=False,
-        )
-        try:
-            return answer.status, b"".join(self._chunks(answer, deadline))
-        finally:
-            # What was not read to its end is no use to the next call.
-            answer.release_conn() if answer.closed else answer.close()
-
-    def _chunks(self, answer: urllib3.BaseHTTPResponse, deadline: float) -> Iterable[bytes]:
-        size = 0
-        while chunk := answer.read1(_CHUNK_BYTES):
-            size += len(chunk)
-            if size > ANSWER_BYTES_AT_MOST:
-                raise Unavailable(f"it answers more than {ANSWER_BYTES_AT_MOST >> 20} MiB")
-            if time.monotonic() > deadline:
-                raise Unavailable(f"its answer did not end within {self._timeout:g} s")
-            yield chunk
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        # A session for each call: what was not read to its end is no use to the next one.
+        async with (
+            aiohttp.ClientSession(auto_decompress=False, headers=headers) as session,
+            session.get(URL(url, encoded=True), allow_redirects=False) as answer,
+        ):
+            body = bytearray()
+            async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
+                body += chunk
+                if len(body) > ANSWER_BYTES_AT_MOST:
+                    raise Unavailable(f"it answers more than {ANSWER_BYTES_AT_MOST >> 20} MiB")
+            return answer.status, bytes(body)
 
 
 class PrometheusMeter:
@@ -119,19 +96,26 @@ class PrometheusMeter:
     async def end_offsets(self, name: str, partitions: int) -> EndOffsets:
         """Raises `Unavailable` that names the server and the query."""
         try:
-            found = self._series(await self._ask(), name, partitions)
-            missing = [p for p in range(partitions) if not found.get(p)]
-            if missing:
-                raise Unavailable(_missing(missing, partitions))
+            status, body = await self._http.get(self._asked())
+            # An answer may be big, and what reads it must not hold up the loops of all policies.
+            return await asyncio.to_thread(self._reading, status, body, name, partitions)
         except Unavailable as error:
             raise Unavailable(f"Prometheus at {_shown(self._url)}, query {self._query}: {error}") from None
+
+    def _asked(self) -> str:
+        asked = urlencode({"query": f"{self._query}[{LOOK_BACK_SECONDS}s]"}, errors="replace")
+        return f"{self._url}/api/v1/query?{asked}"
+
+    def _reading(self, status: int, body: bytes, name: str, partitions: int) -> EndOffsets:
+        found = self._series(self._answered(status, body), name, partitions)
+        missing = [p for p in range(partitions) if not found.get(p)]
+        if missing:
+            raise Unavailable(_missing(missing, partitions))
         at = min(max(points[-1][0] for points in series) for series in found.values())
         counters = (max(value_at(points, at) for points in found[p]) for p in range(partitions))
         return EndOffsets(at, tuple(int(counter) for counter in counters))
 
-    async def _ask(self) -> list[_Series]:
-        asked = urlencode({"query": f"{self._query}[{LOOK_BACK_SECONDS}s]"})
-        status, body = await self._http.get(f"{self._url}/api/v1/query?{asked}")
+    def _answered(self, status: int, body: bytes) -> list[_Series]:
         if 300 <= status < 400:
             raise Unavailable(
                 f"it redirects (HTTP {status}): write the final address into spec.metrics.prometheus.url"
@@ -219,7 +203,8 @@ def _shown(url: str) -> str:
 
 
 def _words(error: Exception) -> str:
-    """What went wrong, without the addresses of objects that urllib3 puts before it."""
-    text = str(error)
-    _, colon, said = text.rpartition(">: ") if ">: " in text else text.partition("): ")
-    return " ".join((said if colon else text).split())[:_SHOWN] or type(error).__name__
+    """What went wrong: a refused connection in the system's words, as aiohttp has none for it."""
+    cause = getattr(error, "os_error", None)
+    if isinstance(cause, ConnectionError) and cause.errno is not None:
+        return os.strerror(cause.errno)
+    return " ".join(str(error).split())[:_SHOWN] or type(error).__name__
