@@ -13,7 +13,7 @@ import msgspec
 from hotkey_operator.act.executor import NOTHING_DONE, Applied, apply
 from hotkey_operator.engine.attention import is_quiet
 from hotkey_operator.engine.decide import decide, retire
-from hotkey_operator.engine.memory import Memory
+from hotkey_operator.engine.memory import Memory, counted_by
 from hotkey_operator.engine.model import Decision, Observation, PublishTable, StoredTable, WriteTable
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
@@ -107,6 +107,7 @@ class Turn:
             return Outcome(standing_by=self._conflict)
         stages = Stages(self._clock)
         ports = stages.around(self._ports)
+        self.memory = counted_by(self.memory, self.spec.metrics)
         try:
             observation = await gather(
                 ports, self._ref, self.spec, self.memory, now, seed, rival=rival, pace_seconds=pace_seconds

@@ -8,7 +8,7 @@ import pytest
 
 from hotkey_operator.engine import rates
 from hotkey_operator.engine.heavy import Evidence
-from hotkey_operator.engine.memory import SAMPLING_SECONDS, Memory, learned, sampling
+from hotkey_operator.engine.memory import SAMPLING_SECONDS, Memory, counted_by, learned, sampling
 from hotkey_operator.engine.model import (
     EndOffsets,
     Observation,
@@ -62,6 +62,23 @@ def test_a_cluster_that_tells_no_topic_ids_is_measured_all_the_same() -> None:
 def test_an_id_that_is_told_late_begins_nothing_anew() -> None:
     found = after(seen(0, (0, 0), topic_id=""), seen(1, (50, 60)))
     assert rates.fast(found.history) == (50.0, 60.0)
+
+
+def test_counters_of_another_source_or_query_are_no_continuation_of_those_known() -> None:
+    producers, kafka = spec(metrics={"source": "Producers"}), spec()
+    unread = spec(metrics={"source": "Producers", "sampling": False})
+    memory = counted_by(Memory(), producers.metrics)
+    for second in range(3):
+        memory = learned(memory, producers, seen(second, (100 * second, 0)))
+
+    same = counted_by(memory, unread.metrics)
+    other = counted_by(memory, kafka.metrics)
+
+    assert same.history == memory.history
+    after_switch = learned(other, kafka, seen(3, (90_000_000, 7_000_000_000)))
+    assert rates.fast(after_switch.history) is None
+    after_switch = learned(after_switch, kafka, seen(4, (90_000_100, 7_000_000_000)))
+    assert rates.fast(after_switch.history) == (100.0, 0.0)
 
 
 def test_markers_are_taken_out_of_the_rates_from_the_turn_on_that_saw_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
 from hotkey_operator.engine.model import (
     Decision,
     EmitEvent,
+    EndOffsets,
     PublishTable,
     StoredTable,
     TopicFacts,
@@ -439,6 +441,24 @@ def test_a_tombstone_with_an_epoch_that_a_person_wrote_is_buried_under_a_believa
         assert (after.routes, after.epoch) == ((), before.epoch + 1)
         assert await bury(world.ports, REF, grave, NOW + 50)
         assert await world.tables.read(REF) is None
+
+    run(scenario())
+
+
+def test_after_another_query_is_asked_the_rates_are_measured_anew() -> None:
+    async def scenario() -> None:
+        one, two = (
+            parse_spec({"topic": "clicks", "metrics": {"prometheus": {"url": "http://one", "query": query}}})
+            for query in ("a", "b")
+        )
+        turn = World().turn(one)
+        await turn.step(NOW, 1)
+        measured = turn.memory = replace(turn.memory, log_sizes=(EndOffsets(NOW, (7, 7, 7)),))
+        await turn.step(NOW, 1)
+        assert turn.memory.log_sizes == measured.log_sizes
+        turn.spec = two
+        await turn.step(NOW, 1)
+        assert turn.memory.log_sizes == ()
 
     run(scenario())
 

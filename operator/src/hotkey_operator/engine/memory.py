@@ -13,7 +13,7 @@ from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
-from hotkey_operator.engine.spec import PolicySpec, Source
+from hotkey_operator.engine.spec import Metrics, PolicySpec, Source
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import Table
 
@@ -32,15 +32,16 @@ _LIKE_A_SHARD = re.compile(rb".{0,%d}:[0-9]{1,10}" % KEY_BYTES_AT_MOST, re.DOTAL
 class Memory:
     """All times are unix seconds of the observation that saw it. `Memory()` is a fresh start.
 
-    `history`: end offsets of one topic with one partition count; `topic_id`: which topic it was, as far as
-    that is known. `readings`: the bytes that samples took, by time, of the last minute. `evidence`: the last
-    sample of a partition, digested. `over_since`: partitions over the trigger. `cool_since`: routed keys that
+    `metrics`: what counted. `history`: end offsets of one topic with one partition count; `topic_id`: which
+    topic it was, as far as that is known. `readings`: the bytes that samples took, by time, of the last
+    minute. `evidence`: the last sample of a partition, digested. `over_since`: partitions over the trigger. `cool_since`: routed keys that
     could be merged back. `table`: the last table seen in the object; `previous`: those before it, the newest
     last. `changed_at`: when a key's route was seen to change, lately. `changes`: route changes of the last
     minute. `lags`: how far consumer groups are behind.
     `natural_keys`: sampled keys that could be mistaken for a shard's. `told`: when an Event was last given.
     """
 
+    metrics: Metrics | None = None
     history: History = field(default_factory=History)
     topic_id: str = ""
     readings: tuple[tuple[float, int], ...] = ()
@@ -77,6 +78,18 @@ class Memory:
     def fresh_evidence(self, at: float) -> dict[int, Evidence]:
         """The samples that still say something at `at`."""
         return {p: seen for p, seen in self.evidence.items() if within(at, seen.at, EVIDENCE_SECONDS)}
+
+
+def counted_by(memory: Memory, metrics: Metrics) -> Memory:
+    """The memory for a turn under `metrics`, which is to be asked for before anything is counted.
+
+    Another source or query counts from another beginning: the step from one to the other is no load.
+    """
+    metrics = replace(metrics, sampling=True)  # reading records or not changes no counter
+    if metrics == memory.metrics:
+        return memory
+    known = replace(memory, metrics=metrics)
+    return _anew(known, History()) if memory.metrics is not None else known
 
 
 def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memory:
