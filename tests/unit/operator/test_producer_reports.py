@@ -19,6 +19,7 @@ from hotkey_operator.adapters.producer_reports import (
 )
 from hotkey_operator.ports import Unavailable
 from hotkey_sdk.routing.report import (
+    PARTITIONS_AT_MOST,
     HeavyKey,
     KeyReport,
     PartitionCount,
@@ -74,6 +75,54 @@ def test_a_producer_that_fell_silent_is_waited_for_no_longer() -> None:
     late = NOW + 1 + SILENT_SECONDS
     ledger.see([report("a", 50), report("b", 10)], late)
     assert (ledger.reading(1).at, ledger.reading(1).offsets) == (late, (60,))
+
+
+def test_what_was_sent_to_partitions_that_a_report_does_not_name_any_more_stays_counted() -> None:
+    ledger = Ledger()
+    ledger.see([report("a", 0, 0)], NOW)
+    ledger.see([report("a", 10, 20)], NOW + 2)
+    ledger.see([report("a", 15)], NOW + 4)
+    assert ledger.reading(2).offsets == (15, 20)
+
+
+def test_a_producer_that_names_other_partitions_every_time_takes_no_more_memory() -> None:
+    def named(first: int) -> KeyReport:
+        counts = tuple(PartitionCount(p, 5) for p in range(first, first + 100))
+        return KeyReport("a", 1.0, float(first), 2.0, counts)
+
+    ledger = Ledger()
+    for turn in range(50):
+        ledger.see([named(100 * turn)], NOW + turn)
+
+    (client,) = ledger._clients.values()
+    assert max(len(client.totals), len(client.before)) <= 100
+    assert sum(ledger.reading(5_000).offsets) == 49 * 500
+
+
+def test_what_is_told_of_partitions_that_are_not_there_is_not_kept() -> None:
+    async def scenario() -> None:
+        told = [report("a", *range(2_000), at=0.0)]
+
+        async def read(_: Stream) -> tuple[KeyReport, ...]:
+            return tuple(told)
+
+        reports = ProducerReports(read, clock=lambda: NOW + 2 * told[0].at)
+        await reports.ledger(STREAM, 12)
+        told[0] = report("a", *range(1, 2_001), at=1.0)
+        ledger = await reports.ledger(STREAM, 12)
+        (client,) = ledger._clients.values()
+        assert client.totals == dict.fromkeys(range(12), 1.0)
+
+    asyncio.run(scenario())
+
+
+def test_a_partition_that_a_full_report_had_no_room_for_makes_no_jump() -> None:
+    full = tuple(PartitionCount(p, 1_000, 10) for p in range(PARTITIONS_AT_MOST))
+    late = (PartitionCount(PARTITIONS_AT_MOST, 1_000_000, 30), *full[1:])
+    ledger = Ledger()
+    ledger.see([KeyReport("a", 1.0, 1.0, 2.0, full)], NOW)
+    ledger.see([KeyReport("a", 1.0, 3.0, 2.0, late)], NOW + 2)
+    assert ledger.reading(PARTITIONS_AT_MOST + 1).offsets[-1] == 30
 
 
 def test_what_a_producer_sent_stays_counted_when_it_is_gone() -> None:
@@ -293,13 +342,13 @@ def test_a_stream_that_nobody_asked_for_is_forgotten() -> None:
     async def scenario() -> None:
         world, views = Reports(), Stream("cluster", "views")
         await world.counted(STREAM, views)
-        before = await world.reports.ledger(views)
+        before = await world.reports.ledger(views, 1)
         world.now += 200
         await world.counted(STREAM)
-        assert await world.reports.ledger(views) is before
+        assert await world.reports.ledger(views, 1) is before
         world.now += 301
         await world.counted(STREAM)
-        assert await world.reports.ledger(views) is not before
+        assert await world.reports.ledger(views, 1) is not before
 
     asyncio.run(scenario())
 
@@ -322,10 +371,10 @@ def test_reports_that_stood_still_for_a_minute_are_removed_and_those_of_the_livi
         for second in range(66):
             clock[0] = NOW + second
             stands["idle"] = report("idle", 5, at=float(second))
-            await reports.ledger(STREAM)
+            await reports.ledger(STREAM, 1)
         assert set(stands) == {"dead", "idle"}
         clock[0] += 1
-        await reports.ledger(STREAM)
+        await reports.ledger(STREAM, 1)
         assert set(stands) == {"idle"}
 
     asyncio.run(scenario())

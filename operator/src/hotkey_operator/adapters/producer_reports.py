@@ -14,9 +14,11 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from hotkey_operator.engine.model import CountedKey, EndOffsets, KeyTally
 from hotkey_operator.ports import Unavailable
-from hotkey_sdk.routing.report import HeavyKey, KeyReport, PartitionCount
+from hotkey_sdk.routing.report import PARTITIONS_AT_MOST, HeavyKey, KeyReport, PartitionCount
 from hotkey_sdk.routing.table import Stream
 
 SILENT_SECONDS = 6.0  # a producer that reports every 2 to 3 s is not waited for any longer
@@ -53,21 +55,21 @@ class ProducerReports:
         """What counts the records of `stream`."""
         return ProducersMeter(self, stream)
 
-    async def ledger(self, stream: Stream) -> Ledger:
-        """The stream's ledger with what was reported by now. Raises `Unavailable`."""
+    async def ledger(self, stream: Stream, partitions: int) -> Ledger:
+        """The stream's ledger with what was reported by now of so many partitions. Raises `Unavailable`."""
         book = self._books.setdefault(stream, _Book())
         book.asked_at = self._clock()
         async with book.reading:
             if not 0 <= self._clock() - book.ledger.seen_at < _ANEW_SECONDS:
                 reports = await self._read(stream)
-                book.ledger.see(reports, self._clock())
+                book.ledger.see((_within(report, partitions) for report in reports), self._clock())
                 await self._forget_dead(stream, book.ledger)
                 self._forget_idle(self._clock())
         return book.ledger
 
     async def tallies(self, stream: Stream, partitions: int) -> tuple[KeyTally, ...]:
         """What producers tell of each partition's keys. Raises `Unavailable`."""
-        return (await self.ledger(stream)).tallies(partitions)
+        return (await self.ledger(stream, partitions)).tallies(partitions)
 
     def _forget_idle(self, now: float) -> None:
         idle = [s for s, book in self._books.items() if now - book.asked_at > _IDLE_SECONDS]
@@ -90,7 +92,7 @@ class ProducersMeter:
         self._stream = stream
 
     async def end_offsets(self, name: str, partitions: int) -> EndOffsets:
-        ledger = await self._reports.ledger(self._stream)
+        ledger = await self._reports.ledger(self._stream, partitions)
         if not ledger.is_fed:
             raise Unavailable(
                 f"no producer tells what it sends to {name}: set hotkey.report.keys=true on its producers "
@@ -99,9 +101,20 @@ class ProducersMeter:
         return ledger.reading(partitions)
 
 
+def _within(report: KeyReport, partitions: int) -> KeyReport:
+    """The report of the partitions that there are: what is told of others is nobody's, and may be much."""
+    there = tuple(count for count in report.partitions if count.partition < partitions)
+    if len(there) == len(report.partitions):
+        return report
+    return msgspec.structs.replace(report, partitions=there)
+
+
 @dataclass(slots=True)
 class _Client:
-    """One producer: its last report, when that was seen, and what it had sent by then."""
+    """One producer: its last report, when that was seen, and what it had sent by then.
+
+    No more partitions are kept than a report names.
+    """
 
     report: KeyReport
     seen_at: float
@@ -109,13 +122,17 @@ class _Client:
     before_at: float = 0.0  # when the report before was seen, and what had been sent by then
     before: dict[int, float] = field(default_factory=dict)
 
-    def see(self, report: KeyReport, now: float) -> None:
+    def see(self, report: KeyReport, now: float) -> dict[int, float]:
+        """Take up a report; what was sent to the partitions that it does not name any more."""
         if report == self.report:
-            return
+            return {}
         sent = _sent(self.report, report, now - self.seen_at)
+        named = {count.partition for count in report.partitions}
+        left = {p: total for p, total in self.totals.items() if p not in named}
         self.before_at, self.before = self.seen_at, self.totals
-        self.totals = {p: self.totals.get(p, 0.0) + sent.get(p, 0.0) for p in {*self.totals, *sent}}
+        self.totals = {p: self.totals.get(p, 0.0) + sent.get(p, 0.0) for p in named}
         self.report, self.seen_at = report, now
+        return left
 
     def add_at(self, at: float, to: dict[int, float]) -> None:
         """Add what it sent by `at`: in a straight line between its reports."""
@@ -129,11 +146,17 @@ class _Client:
 def _sent(old: KeyReport, new: KeyReport, seconds: float) -> dict[int, float]:
     """Records by partition between two reports; none where the counters began anew."""
     known = {count.partition: count.records for count in old.partitions}
-    grown = {c.partition: c.records - known.get(c.partition, 0) for c in new.partitions}
+    grown = {c.partition: c.records - known.get(c.partition, _unnamed(old, c)) for c in new.partitions}
     if new.started != old.started or any(records < 0 for records in grown.values()):
         return {}
     most = RECORDS_PER_SECOND_AT_MOST * max(1.0, seconds)
     return {partition: min(float(records), most) for partition, records in grown.items() if records}
+
+
+def _unnamed(old: KeyReport, count: PartitionCount) -> int:
+    """What was sent before to a partition that a report did not name; one that was full left some out."""
+    is_full = len(old.partitions) >= PARTITIONS_AT_MOST
+    return max(0, count.records - count.window_records) if is_full else 0
 
 
 class Ledger:
@@ -145,7 +168,7 @@ class Ledger:
     def __init__(self) -> None:
         self.seen_at = float("-inf")
         self._clients: dict[str, _Client] = {}
-        self._gone: dict[int, float] = defaultdict(float)  # records of clients that are no more
+        self._gone: dict[int, float] = defaultdict(float)  # records that no client's totals hold any more
         self._last: EndOffsets | None = None
 
     @property
@@ -159,14 +182,17 @@ class Ledger:
             self.__init__()  # type: ignore[misc]
         found = {report.client_id: report for report in reports}
         for client_id in [client_id for client_id in self._clients if client_id not in found]:
-            for partition, total in self._clients.pop(client_id).totals.items():
-                self._gone[partition] += total
+            self._keep(self._clients.pop(client_id).totals)
         for client_id, report in found.items():
             if client_id in self._clients:
-                self._clients[client_id].see(report, now)
+                self._keep(self._clients[client_id].see(report, now))
             elif len(self._clients) < CLIENTS_AT_MOST:
                 self._clients[client_id] = _Client(report, now, before_at=now)
         self.seen_at = now
+
+    def _keep(self, totals: Totals) -> None:
+        for partition, total in totals.items():
+            self._gone[partition] += total
 
     def reading(self, partitions: int) -> EndOffsets:
         """The records of each partition, at the last moment of which all producers have told."""
