@@ -79,6 +79,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a negative threshold": ({"topic": "t", "trigger": {"recordsPerSecond": -1}}, "recordsPerSecond"),
     "no number": ({"topic": "t", "trigger": {"recordsPerSecond": float("nan")}}, "recordsPerSecond"),
     "infinity": ({"topic": "t", "trigger": {"bytesPerSecond": float("inf")}}, "bytesPerSecond"),
+    "a duration that no number holds": (
+        {"topic": "t", "release": {"for": "9" * 5_000 + "h"}},
+        "spec.release.for",
+    ),
+    "a width that no number holds": (
+        {"topic": "t", "dimensions": [{"name": "a", "timeBucket": {"width": "9" * 5_000 + "d"}}]},
+        "spec.dimensions[0].timeBucket.width",
+    ),
     "a bad duration": ({"topic": "t", "trigger": {"for": "1 second"}}, "spec.trigger.for"),
     "a release above the trigger": ({"topic": "t", "release": {"ratio": 1.5}}, "spec.release.ratio"),
     "too many hot keys": ({"topic": "t", "limits": {"maxHotKeys": 257}}, "spec.limits.maxHotKeys"),

@@ -34,10 +34,10 @@ class Memory:
 
     `metrics`: what counted. `history`: end offsets of one topic with one partition count; `topic_id`: which
     topic it was, as far as that is known. `readings`: the bytes that samples took, by time, of the last
-    minute. `evidence`: the last sample of a partition, digested. `over_since`: partitions over the trigger. `cool_since`: routed keys that
-    could be merged back. `table`: the last table seen in the object; `previous`: those before it, the newest
-    last. `changed_at`: when a key's route was seen to change, lately. `changes`: route changes of the last
-    minute. `lags`: how far consumer groups are behind.
+    minute. `evidence`: the last sample of a partition, digested. `over_since`: partitions over the trigger.
+    `cool_since`: routed keys that could be merged back. `table`: the last table seen in the object;
+    `previous`: those before it, the newest last. `changed_at`: when a key's route was seen to change, lately.
+    `changes`: route changes of the last minute. `lags`: how far consumer groups are behind.
     `natural_keys`: sampled keys that could be mistaken for a shard's. `told`: when an Event was last given.
     """
 
@@ -205,7 +205,8 @@ def _marked(history: History, spec: PolicySpec, digests: Mapping[int, Evidence |
     """The history with what samples tell of markers among its offsets; producers count records alone."""
     if spec.metrics.source is Source.PRODUCERS:
         return history
-    return replace(history, real=_real(history.real, digests))
+    real = _real(history.real, digests)
+    return history if real is history.real else replace(history, real=real)
 
 
 def _real(known: Mapping[int, float], digests: Mapping[int, Evidence | None]) -> Mapping[int, float]:

@@ -22,7 +22,7 @@ DEFAULT_SKEW_FLOOR = 100.0  # records/s of one partition below which skew is no 
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h)")
+_DURATION_PART = re.compile(r"([0-9]{1,12})(ms|s|m|h)")
 
 
 class SpecError(ValueError):
@@ -352,7 +352,7 @@ def _dimension(document: _Dimension, index: int) -> Dimension:
 
 
 def _bucket(width: str, field: str) -> int:
-    match = re.fullmatch(r"([0-9]+)(m|h|d)", width)
+    match = re.fullmatch(r"([0-9]{1,12})(m|h|d)", width)
     size = int(match[1]) * {"m": _MINUTE, "h": _HOUR, "d": _DAY}[match[2]] if match else 0
     if not 0 < size <= 366 * _DAY:
         raise SpecError(
