@@ -40,8 +40,8 @@ keys_find(Keys *keys, PyObject *key, PyObject **lane)
     const char *data;
     Py_ssize_t size;
     if (PyUnicode_CheckExact(key)) {
-        data = PyUnicode_AsUTF8AndSize(key, &size);
-        if (data == NULL) { /* half a character */
+        data = utf8_of(key, &size);
+        if (data == NULL) {
             PyErr_Clear();
             return UNKNOWN;
         }

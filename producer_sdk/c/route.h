@@ -34,6 +34,17 @@ static PyTypeObject CountsType = {
     .tp_members = counts_members,
 };
 
+/* Borrowed from the text; NULL with an error set where it has half a character. */
+static inline const char *
+utf8_of(PyObject *text, Py_ssize_t *size)
+{
+    if (!PyUnicode_IS_COMPACT_ASCII(text)) {
+        return PyUnicode_AsUTF8AndSize(text, size);
+    }
+    *size = PyUnicode_GET_LENGTH(text); /* its characters are its UTF-8 */
+    return (const char *)PyUnicode_1BYTE_DATA(text);
+}
+
 typedef struct {
     PyObject *topic, *partition, *key; /* key NULL: the caller's own key stays on the record */
 } Place;

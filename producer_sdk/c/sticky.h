@@ -8,6 +8,12 @@
 #include <limits.h>
 #include <math.h>
 
+#ifdef CLOCK_MONOTONIC_COARSE
+#define CLOCK_OF_BATCHES CLOCK_MONOTONIC_COARSE /* a tick off, 1 to 10 ms, at a fifth of the cost */
+#else
+#define CLOCK_OF_BATCHES CLOCK_MONOTONIC
+#endif
+
 typedef struct {
     uint64_t slot;           /* one of the shard's */
     long long slots, behind; /* behind: in records times all slots; the sum over all shards is 0 */
@@ -34,7 +40,7 @@ sticky_now(StickyLane *self, double *now)
         return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
     }
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(CLOCK_OF_BATCHES, &time);
     *now = (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
     return 0;
 }
