@@ -105,6 +105,7 @@ class ModelStream:
     compacted: bool = False
     silent: bool = False  # no sample is answered in time
     size_bytes: int = 100
+    sizes: Mapping[bytes, int] = field(default_factory=dict)  # of the records of keys that differ
     sampled: int = 400  # records of a sample, in runs of 20
     seed: int = 0
     at: float = START
@@ -237,7 +238,7 @@ class ModelStream:
 
     def _record(self, key: bytes, record_key: bytes, partition: int) -> SampledRecord:
         if key not in self.users:
-            return SampledRecord(record_key, self.size_bytes)
+            return SampledRecord(record_key, self.sizes.get(key, self.size_bytes))
         user = self._who(key, partition)
         seen = {"user_id": f"u{user}"}
         seen |= {"time_bucket": f"{self.random.randrange(BUCKETS)}"} if self.bucketed else {}
@@ -246,4 +247,5 @@ class ModelStream:
             each.name: seen.get(each.json_path.removeprefix("$.") if each.json_path else each.name)
             for each in self.spec.dimensions
         }
-        return SampledRecord(record_key, self.size_bytes, {k: v for k, v in read.items() if v is not None})
+        visible = {k: v for k, v in read.items() if v is not None}
+        return SampledRecord(record_key, self.sizes.get(key, self.size_bytes), visible)

@@ -280,6 +280,27 @@ def test_a_hot_key_in_bytes_alone_is_spread() -> None:
     assert model.table.route(b"nike") is not None, model.decisions[-1].message
 
 
+@pytest.mark.parametrize(
+    ("rate", "size_bytes"),
+    [
+        pytest.param(150.0, 10_000, id="records bigger than those of others"),
+        pytest.param(20.0, 100_000, id="hardly a record, and most of the bytes"),
+    ],
+)
+def test_a_key_of_few_big_records_stays_spread_while_its_bytes_would_be_too_many_at_home(
+    rate: float, size_bytes: int
+) -> None:
+    model = stream(sizes={b"nike": size_bytes})
+    model.rates = {**QUIET, b"nike": rate}
+    model.turns(150)  # longer than `release.for`
+    assert model.table.route(b"nike") is not None, model.decisions[-1].message
+    assert Reason.MERGED_BACK not in [reason for decision in model.decisions for reason in events(decision)]
+
+    model.rates = {**QUIET, b"nike": 0.05 * rate}
+    model.turns(90)
+    assert model.table.routes == (), model.decisions[-1].verdicts
+
+
 def test_a_natural_key_that_looks_like_a_shard_is_never_taken_as_one() -> None:
     natural = {shard_key(b"nike", i): 25.0 for i in range(40)}
     model = ModelStream(spec(), {**QUIET, **natural})

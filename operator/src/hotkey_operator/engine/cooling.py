@@ -9,7 +9,7 @@ from hotkey_operator.engine.heavy import KeyLoad, key_load
 from hotkey_operator.engine.ladder import Step
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.middling import MATTERS
-from hotkey_operator.engine.pressure import BALANCED, HEAVY, stays_cool
+from hotkey_operator.engine.pressure import BALANCED, HEAVY, Load, stays_cool
 from hotkey_operator.engine.rates import Rates
 from hotkey_operator.engine.situation import TURN_SECONDS, Situation
 from hotkey_sdk.routing.partitioner import partition_for
@@ -30,7 +30,7 @@ def watched(s: Situation) -> Memory:
         for route in s.table.routes
         if not s.is_settling(route.key)
         and (
-            _is_cool(s, route, steady, list(steady))
+            _is_cool(s, route, steady, steady)
             or (route.key in s.memory.cool_since and not _is_sampled(s, route))
         )
     ]
@@ -75,32 +75,43 @@ def merged_back(s: Situation) -> tuple[Route, ...]:
         return ()
     since = s.memory.cool_since
     due = [route for route in s.table.routes if _is_due(s, route.key, since.get(route.key))]
-    loads, taken = list(steady), []
+    loads, taken = steady, []
     for route in sorted(due, key=lambda route: (_load(s, route, steady).at_most, route.key)):
         if _is_cool(s, route, steady, loads):
-            loads[_home(s, route)] = _after(s, route, _load(s, route, steady), loads)
+            loads = _come_home(s, route, steady, loads)
             taken.append(route)
     return tuple(taken)
 
 
-def _is_cool(s: Situation, route: Route, steady: Rates, loads: list[float]) -> bool:
+def _is_cool(s: Situation, route: Route, steady: Load, loads: Load) -> bool:
     """Whether the home partition would stay under the release threshold, or the key is too small to matter.
 
-    Too small: under `release.ratio` of what makes a key heavy, where it leaves its home in balance, or of
-    what makes it matter at all. On a stream whose every partition is over the trigger, however evenly, no
-    key would ever come home otherwise.
+    `loads`: `steady`, and on it the keys that come home together with this one. What is few records may be
+    many bytes, and must be little in both where both are asked for.
     """
-    mean = sum(steady) / len(steady)
-    load, ratio = _load(s, route, steady), s.spec.release.ratio
-    balanced = (1 + ratio * (BALANCED - 1)) * mean
-    after = _after(s, route, load, loads)
-    if load.at_most <= ratio * HEAVY * mean and after <= balanced:
-        return True
-    if load.at_most <= ratio * MATTERS * mean:
-        return True
+    trigger = s.spec.trigger.bytes_per_second
+    if _is_small(s, route, steady, loads):
+        few = trigger is None or steady.bytes is None or _is_small(s, route, steady, loads, by_bytes=True)
+        if few or _after(s, route, steady, loads, by_bytes=True) < s.spec.release.ratio * (trigger or 0.0):
+            return True
+    after = _after(s, route, steady, loads)
     if _in_the_way(s, route, after) is not None:
         return False
-    return stays_cool(s.spec, after, s.record_bytes(), mean)
+    return stays_cool(s.spec, after, _home_size(s, route, steady, loads), steady.mean_records)
+
+
+def _is_small(s: Situation, route: Route, steady: Load, loads: Load, by_bytes: bool = False) -> bool:
+    """Whether a key is under `release.ratio` of what makes one heavy, where it leaves its home in balance, or
+    of what makes it matter at all. On a stream whose every partition is over the trigger, however evenly, no
+    key would ever come home otherwise.
+    """
+    unit, ratio = steady.unit(by_bytes), s.spec.release.ratio
+    mean = sum(unit) / len(unit)
+    at_most = _load(s, route, steady, by_bytes).at_most
+    balanced = (1 + ratio * (BALANCED - 1)) * mean
+    if at_most <= ratio * HEAVY * mean and _after(s, route, steady, loads, by_bytes) <= balanced:
+        return True
+    return at_most <= ratio * MATTERS * mean
 
 
 def kept_by_lag(s: Situation, route: Route) -> str | None:
@@ -108,8 +119,8 @@ def kept_by_lag(s: Situation, route: Route) -> str | None:
     steady = _steady(s)
     if steady is None:
         return None
-    after = _after(s, route, _load(s, route, steady), list(steady))
-    would = stays_cool(s.spec, after, s.record_bytes(), sum(steady) / len(steady))
+    after, size = _after(s, route, steady, steady), _home_size(s, route, steady, steady)
+    would = stays_cool(s.spec, after, size, steady.mean_records)
     return _in_the_way(s, route, after) if would else None
 
 
@@ -121,21 +132,38 @@ def _in_the_way(s: Situation, route: Route, after: float) -> str | None:
 def at_home(s: Situation, route: Route) -> float | None:
     """Records/s of the key's home partition if it came back now; None while nothing is measured."""
     steady = _steady(s)
-    return None if steady is None else _after(s, route, _load(s, route, steady), list(steady))
+    return None if steady is None else _after(s, route, steady, steady)
 
 
-def _after(s: Situation, route: Route, load: KeyLoad, loads: list[float]) -> float:
-    """Records/s of the key's home partition once the key is back."""
-    home = _home(s, route)
-    return max(0.0, loads[home] - load.on.get(home, 0.0)) + load.at_most
+def _after(s: Situation, route: Route, steady: Load, loads: Load, by_bytes: bool = False) -> float:
+    """Records/s (or bytes/s) of the key's home partition once the key is back."""
+    home, load = _home(s, route), _load(s, route, steady, by_bytes)
+    return max(0.0, loads.unit(by_bytes)[home] - load.on.get(home, 0.0)) + load.at_most
 
 
-def _load(s: Situation, route: Route, steady: Rates) -> KeyLoad:
+def _home_size(s: Situation, route: Route, steady: Load, loads: Load) -> float:
+    """The mean size of a record on the home partition once the key, whose own may be bigger, is back."""
+    records = _after(s, route, steady, loads)
+    if steady.bytes is None or records <= 0:
+        return 0.0
+    return _after(s, route, steady, loads, by_bytes=True) / records
+
+
+def _come_home(s: Situation, route: Route, steady: Load, loads: Load) -> Load:
+    """The loads with one more key back."""
+    records, sizes, home = list(loads.records), list(loads.bytes or ()), _home(s, route)
+    records[home] = _after(s, route, steady, loads)
+    if sizes:
+        sizes[home] = _after(s, route, steady, loads, by_bytes=True)
+    return Load(tuple(records), tuple(sizes) or None)
+
+
+def _load(s: Situation, route: Route, steady: Load, by_bytes: bool = False) -> KeyLoad:
     """What the key carries; while no sample says, at most all that its partitions carry."""
-    evidence = s.memory.fresh_evidence(s.at)
+    evidence, unit = s.memory.fresh_evidence(s.at), steady.unit(by_bytes)
     if _is_sampled(s, route):
-        return key_load(route.key, evidence, steady, by_bytes=False, route=route)
-    on = {partition: steady[partition] for partition in sorted(_partitions(s, route))}
+        return key_load(route.key, evidence, unit, by_bytes, route)
+    on = {partition: unit[partition] for partition in sorted(_partitions(s, route))}
     return KeyLoad(route.key, sum(on.values()), 0.0, on)
 
 
@@ -151,6 +179,19 @@ def _home(s: Situation, route: Route) -> int:
     return partition_for(route.key, s.topic.partitions)
 
 
-def _steady(s: Situation) -> Rates | None:
-    steady = rates.over(s.memory.history, rates.STEADY_SECONDS)
-    return steady if steady is not None and len(steady) == s.topic.partitions else None
+def _steady(s: Situation) -> Load | None:
+    """What each partition carries over the steady horizon."""
+    records = rates.over(s.memory.history, rates.STEADY_SECONDS)
+    if records is None or len(records) != s.topic.partitions:
+        return None
+    return Load(records, _in_bytes(s, records))
+
+
+def _in_bytes(s: Situation, records: Rates) -> Rates | None:
+    """Bytes/s by the mean size of each partition's own records."""
+    known = s.steadied
+    if known is None or known.bytes is None:
+        return None
+    anywhere = s.record_bytes()
+    each = zip(records, known.records, known.bytes, strict=True)
+    return tuple(rate * (size / count if count > 0 else anywhere) for rate, count, size in each)
