@@ -187,6 +187,12 @@ def test_a_key_is_summed_over_its_partitions_and_scaled_to_those_not_sampled() -
     assert loads[b"nike"].on == {3: pytest.approx(150.0)}
     assert loads[b"nike"].total == pytest.approx(200.0)  # partition 3 holds three of its four slots
 
+    other = digest(sample([b"nike"] * 25 + [b"x"] * 75, partition=0), 0, whose, ())
+    assert other is not None
+    plain = key_loads({3: found, 0: other}, [100.0, 0, 0, 300.0], False, {})[b"nike"]
+    assert plain.on == {3: pytest.approx(150.0), 0: pytest.approx(25.0)}
+    assert plain.total == pytest.approx(175.0)
+
 
 def test_a_routed_key_that_no_sample_shows_carries_about_nothing() -> None:
     found = digest(sample([b"x"] * 400), 0, NOBODY, ())

@@ -65,6 +65,7 @@ def test_the_load_is_said_to_be_of_the_logs_where_they_are_known() -> None:
 
     assert s.now is not None
     assert (s.now.bytes, s.now.sizes) == ((90_000.0, 1.0), SizesFrom.LOG_SIZE)
+    assert memory.sizes_from is SizesFrom.LOG_SIZE
     assert s.hot == (0,)
     assert s.by_bytes
     assert s.record_bytes() == pytest.approx(90_001 / 20)

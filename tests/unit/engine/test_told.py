@@ -74,6 +74,18 @@ def test_a_key_that_is_left_plain_tells_why_a_spread_was_rejected() -> None:
     assert (verdict.cost.order, verdict.cost.slots_moved) == ("order per key is kept", 0.0)
 
 
+def test_that_no_evidence_can_be_had_is_a_warning_once_that_names_what_to_set() -> None:
+    model = ModelStream(spec(metrics={"sampling": False}), HOT)
+    told = []
+    for _ in range(6):
+        model.turn()
+        told += [event for event in events(model) if event.reason is Reason.NOT_SAMPLED]
+    (event,) = told
+    assert event.warning
+    assert "set hotkey.report.keys on the producers" in event.message
+    assert model.decisions[-1].reason is Reason.NOT_SAMPLED
+
+
 def test_where_a_dimension_was_looked_for_is_said_of_each_kind() -> None:
     declared = spec(
         dimensions=[

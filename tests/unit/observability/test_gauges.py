@@ -198,6 +198,11 @@ def test_readiness_and_the_decision_are_told_by_reason() -> None:
             {"CannotSpread"},
         ),
         (turn(table(), reason=Reason.SUSPENDED), set()),
+        pytest.param(
+            turn(table(b"nike"), replace(verdict(b"nike"), reason=Reason.CANNOT_SPREAD)),
+            {"CannotSpread"},
+            id="a key is spread as far as one value of it lets",
+        ),
     ],
 )
 def test_skew_that_is_not_mended_is_told_by_reason(outcome: Outcome, reasons: set[str]) -> None:
