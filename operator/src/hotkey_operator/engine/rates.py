@@ -22,7 +22,6 @@ STALL_DUE = 5.0  # records due while a partition stood still: by chance it does 
 STALL_PAID = 0.9  # of what was due must have arrived
 STALL_PAYS_SECONDS = 5.0  # what has not arrived so long after it moved again never will
 STALL_AT_MOST_SECONDS = 60.0  # a replica that lags for longer has left the ISR: then nothing was sent
-SURELY = 3.0  # standard deviations
 
 Rates = tuple[float, ...]
 
@@ -76,10 +75,17 @@ class Column:
 @dataclass(frozen=True, slots=True)
 class History:
     """The readings of one topic with one partition count. `real`: the part of a partition's offsets that are
-    records, as far as samples told; the others are markers of transactions."""
+    records, as far as samples told; the others are markers of transactions.
+
+    A turn asks for the same rates many times, from what it gathers to what it tells: they are kept with it.
+    """
 
     columns: tuple[Column, ...] = ()
     real: Mapping[int, float] = field(default_factory=dict)
+    _rates: dict[float, Rates | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _extended: list[tuple[EndOffsets, History]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, *readings: EndOffsets) -> History:
@@ -119,6 +125,15 @@ def extended(history: History, ends: EndOffsets) -> History:
     It starts anew where the old readings say nothing of this topic any more: another partition count, an end
     offset that went backwards (the topic was made anew), or a clock that did.
     """
+    for known, found in history._extended:
+        if known is ends:
+            return found
+    found = _extended(history, ends)
+    history._extended[:] = [(ends, found)]
+    return found
+
+
+def _extended(history: History, ends: EndOffsets) -> History:
     if not math.isfinite(ends.at):
         return history
     if not history.columns or not _continues(history, ends):
@@ -193,8 +208,10 @@ def _owes(stall: Stall, column: Column, at: float, offset: int) -> bool:
 
 def over(history: History, seconds: float) -> Rates | None:
     """Records/s of each partition over the last `seconds`; None while nothing is measured yet."""
-    rates = list(_offset_rates(history, seconds))
-    return _records(history, rates) if rates and None not in rates else None
+    if seconds not in history._rates:
+        rates = list(_offset_rates(history, seconds))
+        history._rates[seconds] = _records(history, rates) if rates and None not in rates else None
+    return history._rates[seconds]
 
 
 def _offset_rates(history: History, seconds: float) -> Iterator[float | None]:
@@ -218,35 +235,6 @@ def _records(history: History, rates: Sequence[float | None]) -> Rates:
 def fast(history: History) -> Rates | None:
     """Records/s of each partition over the last second or two; None while nothing is measured yet."""
     return over(history, FAST_SECONDS)
-
-
-def steady(history: History, since: float) -> Rates | None:
-    """The best guess of each partition's rate now, to plan with: slow where it holds, else fast.
-
-    A second's count of a quiet partition has a noise of 1/sqrt(count); a minute's has an eighth of it, but
-    is wrong where the rate has just changed. The slow one is taken where the fast one is within three
-    standard deviations of a Poisson count of it. `since`: readings before it are left out.
-    """
-    now_rates = fast(history)
-    if now_rates is None:
-        return None
-    slow_rates = over(_since(history, since), SLOW_SECONDS)
-    return now_rates if slow_rates is None else tuple(map(_holds, slow_rates, now_rates))
-
-
-def _since(history: History, since: float) -> History:
-    if all(column.times[0] >= since for column in history.columns):
-        return history
-    columns = []
-    for column in history.columns:
-        first = min(bisect_left(column.times, since), len(column.times) - 1)
-        columns.append(Column(column.times[first:], column.offsets[first:], column.stalls[first:]))
-    return replace(history, columns=tuple(columns))
-
-
-def _holds(slow_rate: float, fast_rate: float) -> float:
-    noise = math.sqrt(max(slow_rate, 1.0) / FAST_SECONDS)
-    return slow_rate if abs(fast_rate - slow_rate) <= SURELY * noise else fast_rate
 
 
 def imbalance(rates: Sequence[float]) -> float | None:
