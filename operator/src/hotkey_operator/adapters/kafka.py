@@ -10,14 +10,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
-from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._resource import ResourceType
 
 from hotkey_operator.adapters.dimensions import DimensionReader
@@ -32,7 +31,7 @@ _SETTLED_SECONDS = 30.0
 _RENEW_SECONDS = 0.5
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of brokers that give topics none
 
-_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_LATEST = -1  # in the place of an offset: the end
 _COMMON: dict[str, Any] = {
     "client.id": "hotkey-operator",
     "allow.auto.create.topics": False,  # asking for a missing topic must not make it
@@ -50,6 +49,21 @@ class _Settled:
     topic_id: str
     cluster_id: str
     compacted: bool
+
+
+class _Admin(AdminClient):
+    """The client's own `list_offsets` makes a future for each partition, which costs more than all else."""
+
+    def latest(self, name: str, partitions: Collection[int], timeout: float) -> dict[int, int]:
+        """The end offset of each of `partitions`. Raises `KafkaException`."""
+        answer: Future[dict[TopicPartition, Any]] = Future()
+        asked = [TopicPartition(name, p, _LATEST) for p in partitions]
+        super(AdminClient, self).list_offsets(asked, answer, request_timeout=timeout)
+        found = answer.result()
+        for result in found.values():
+            if isinstance(result, KafkaError):
+                raise KafkaException(result)
+        return {partition.partition: result.offset for partition, result in found.items()}
 
 
 class KafkaBrokers:
@@ -76,7 +90,7 @@ class KafkaBrokers:
         self._patience = patience_seconds
         self._clock = clock
         try:
-            self._admin = AdminClient({**_COMMON, **config})
+            self._admin = _Admin({**_COMMON, **config})
             self._consumer = Consumer({**_COMMON, **SAMPLER, **config})
         except KafkaException as error:
             raise ValueError(f"the Kafka client refuses its settings: {_words(error)}") from None
@@ -191,11 +205,7 @@ class KafkaBrokers:
                 self._renewed_at = time.monotonic()
 
     def _list_offsets(self, name: str, partitions: Collection[int]) -> dict[int, int]:
-        if not partitions:
-            return {}
-        asked = {TopicPartition(name, p): _LATEST for p in partitions}
-        futures = self._admin.list_offsets(asked, request_timeout=self._timeout)
-        return {partition.partition: future.result().offset for partition, future in futures.items()}
+        return self._admin.latest(name, partitions, self._timeout) if partitions else {}
 
 
 def _words(error: KafkaException) -> str:
