@@ -97,8 +97,9 @@ class Governor:
         try:
             while not stopped:
                 async with self._lock(uid):
-                    if not stopped and await self._is_due(governed, body, claims):
-                        await self._turn(governed, body, claims)
+                    step = Next.NOTHING if stopped else await self._due(governed, body, claims)
+                    if step in (Next.TURN, Next.LOOK):
+                        await self._turn(governed, body, claims, step)
                 self._heartbeats.beat(governed.ref, clock())
                 due = max(due + TURN_SECONDS, clock())
                 await stopped.wait(due - clock())
@@ -178,11 +179,11 @@ class Governor:
                 self._unburied[ref] = str(error)
                 logs.say("tombstone not buried", level=logging.WARNING, policy=ref, reason=str(error))
 
-    async def _turn(self, governed: _Governed, body: kopf.Body, claims: Claims) -> None:
+    async def _turn(self, governed: _Governed, body: kopf.Body, claims: Claims, step: Next) -> None:
         """One turn and what it tells. Nothing ends the loop: an unexpected error is logged and counted."""
         ref, started = governed.ref, time.monotonic()
         try:
-            outcome = await self._step(governed, body, claims)
+            outcome = await self._step(governed, body, claims, step)
             took, memory = time.monotonic() - started, governed.turn.memory if governed.turn else Memory()
             topic = str(body.spec.get("topic", ""))
             self._metrics.observe(ref, outcome, memory, topic=topic, took_seconds=took, now=time.time())
@@ -196,21 +197,21 @@ class Governor:
         """How often quiet partitions are read and quiet streams turn, in seconds."""
         return quiet_seconds(sum(self._partitions.values()))
 
-    async def _is_due(self, governed: _Governed, body: kopf.Body, claims: Claims) -> bool:
-        """Whether to turn now."""
+    async def _due(self, governed: _Governed, body: kopf.Body, claims: Claims) -> Next:
+        """What to do now. A glance is taken already: where it finds the table lost, a turn is due."""
         older = rival(claims.get(str(body.spec.get("topic", "")), ()), str(body.metadata["uid"]))
         told = Told(int(body.metadata.get("generation", 0)), older)
         turn = governed.turn
         rests = turn is not None and turn.rests
         step = governed.rest.next(told, rests, time.monotonic(), self._pace, self._random.random())
         if step is not Next.GLANCE or turn is None:
-            return step is Next.TURN
+            return step
         try:
-            return not await turn.glance(time.time())
+            return Next.NOTHING if await turn.glance(time.time()) else Next.TURN
         except Exception:
-            return True  # the turn will fail in the same way, and tell
+            return Next.TURN  # it will fail in the same way, and tell
 
-    async def _step(self, governed: _Governed, body: kopf.Body, claims: Claims) -> Outcome:
+    async def _step(self, governed: _Governed, body: kopf.Body, claims: Claims, step: Next) -> Outcome:
         spec, mistake = _read(body.spec)
         if not spec.topic:
             return Outcome(mistake=mistake)
@@ -218,7 +219,8 @@ class Governor:
             governed.turn = Turn(self._ports, governed.ref, spec, thinking=asyncio.to_thread, clock=time.time)
         governed.turn.spec = spec
         older = rival(claims.get(spec.topic, ()), str(body.metadata["uid"]))
-        outcome = await governed.turn.step(time.time(), self._seed(), rival=older, pace_seconds=self._pace)
+        turn = governed.turn.look if step is Next.LOOK else governed.turn.step
+        outcome = await turn(time.time(), self._seed(), rival=older, pace_seconds=self._pace)
         if outcome.observation is not None and outcome.observation.topic is not None:
             self._partitions[governed.ref] = outcome.observation.topic.partitions
         return replace(outcome, mistake=mistake)

@@ -20,9 +20,9 @@ from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
-from hotkey_operator.sense.gather import gather, read_published
+from hotkey_operator.sense.gather import Held, gather, read_published
 from hotkey_operator.stages import Clock, Stage, Stages
-from hotkey_sdk.routing.table import Stream, Table
+from hotkey_sdk.routing.table import Stream
 
 FORGET_SECONDS = 3_600.0  # a client that was silent for so long will not come back under its id
 CONFLICT_PAUSE_SECONDS = 5.0  # long enough for the other operator's next turns, short enough to take over
@@ -80,19 +80,41 @@ class Turn:
         self._ref = ref
         self._conflict: str | None = None
         self._paused_at = float("-inf")
-        self._rests_on: Table | None = None
+        self._rests_on: Held | None = None
 
     @property
     def rests(self) -> bool:
-        """Whether the last turn saw nothing that needs one every second: `glance` now and then will do."""
+        """Whether the last turn saw nothing that needs one every second: a `look` or `glance` will do."""
         return self._rests_on is not None
 
     async def glance(self, now: float) -> bool:
         """Whether clients still find the table that the last turn left them; if not, a turn is due."""
-        table = self._rests_on
-        if table is None:
+        stored = self._rests_on.stored if self._rests_on else None
+        if stored is None:
             return False
-        return (await read_published(self._ports, table.stream, now)).table == table
+        return (await read_published(self._ports, stored.table.stream, now)).table == stored.table
+
+    async def look(
+        self, now: float, seed: int, *, rival: str | None = None, pace_seconds: float = 1.0
+    ) -> Outcome:
+        """A turn that takes the object and the topic to be as the last one saw them, and writes nothing.
+
+        Where it does not find all calm, a whole turn follows at once.
+        """
+        if self._rests_on is not None:
+            try:
+                observation = await gather(
+                    self._ports, self._ref, self.spec, self.memory, now, seed,
+                    rival=rival, pace_seconds=pace_seconds, held=self._rests_on,
+                )  # fmt: skip
+                spec, memory = self.spec, self.memory
+                decision, memory = await self._thinking(lambda: decide(spec, observation, memory))
+                if spec == self.spec and _is_calm(spec, observation, decision, memory):
+                    self.memory = memory
+                    return Outcome(observation, decision)
+            except Unavailable:
+                pass  # the turn will fail in the same way, and tell
+        return await self.step(now, seed, rival=rival, pace_seconds=pace_seconds)
 
     async def step(
         self, now: float, seed: int, *, rival: str | None = None, pace_seconds: float = 1.0
@@ -126,7 +148,7 @@ class Turn:
         await self._forget(observation)
         failure = applied.unwritten or applied.unpublished
         if failure is None and spec == self.spec and _is_calm(spec, observation, decision, memory):
-            self._rests_on = observation.published.table
+            self._rests_on = Held(observation.stored, observation.topic)
         return Outcome(
             observation, decision, applied, failure, applied.conflict, moments=stages.milliseconds()
         )

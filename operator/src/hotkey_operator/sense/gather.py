@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hotkey_operator.engine.attention import fewer_runs, unread, windows_to_sample
 from hotkey_operator.engine.memory import Memory
@@ -33,6 +33,14 @@ from hotkey_sdk.routing.table import Stream
 BUDGET = SampleBudget()
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an earlier turn read of the object and the topic, and another one need not read again."""
+
+    stored: StoredTable | None
+    topic: TopicFacts | None
+
+
 async def gather(
     ports: Ports,
     ref: PolicyRef,
@@ -44,14 +52,18 @@ async def gather(
     rival: str | None = None,
     known: Stream | None = None,
     pace_seconds: float = 1.0,
+    held: Held | None = None,
 ) -> Observation:
     """Everything at `now` (unix seconds); `seed` chooses the sampled offsets. Raises `Unavailable`.
 
     `known`: the stream as it was last seen, for when neither Kafka nor the object can name it.
-    `pace_seconds`: how often a quiet partition's end offset is read.
+    `pace_seconds`: how often a quiet partition's end offset is read. `held`: taken to stand, so not read.
     """
-    held, (topic, failure) = await asyncio.gather(ports.tables.read(ref), _topic(ports, spec.topic))
-    stored, unreadable = (None, held) if isinstance(held, Unreadable) else (held, None)
+    (stored, unreadable), (topic, failure) = (
+        ((held.stored, None), (held.topic, None))
+        if held is not None
+        else await asyncio.gather(_object(ports, ref), _topic(ports, spec.topic))
+    )
     stream = topic.stream if topic is not None else _stored_stream(stored, spec) or known
     if stream is None:
         return Observation(now, None, stored=stored, rival=rival, failure=failure, unreadable=unreadable)
@@ -114,6 +126,11 @@ async def _clients(
     """The clients' reports, and how far their groups are: those that report one are asked for too."""
     reports = await read_reports(ports, stream)
     return reports, await read_progress(ports, spec, memory, topic, reports, now)
+
+
+async def _object(ports: Ports, ref: PolicyRef) -> tuple[StoredTable | None, Unreadable | None]:
+    found = await ports.tables.read(ref)
+    return (None, found) if isinstance(found, Unreadable) else (found, None)
 
 
 async def _topic(ports: Ports, name: str) -> tuple[TopicFacts | None, str | None]:
