@@ -11,7 +11,6 @@ from hotkey_operator.engine.attention import (
     OWN_SIZE_SECONDS,
     RECORDS_AT_LEAST,
     RECORDS_FOR_SIZE,
-    ROUTED_SECONDS,
     RUNS_AT_LEAST,
     SIZES_SECONDS,
     TURN_RUNS,
@@ -66,7 +65,7 @@ def test_a_balanced_stream_over_the_trigger_is_not_looked_at_every_turn() -> Non
     assert windows([4_000] * 12) == {}
 
 
-@pytest.mark.parametrize(("age", "expected"), [(1.0, False), (ROUTED_SECONDS, True)])
+@pytest.mark.parametrize(("age", "expected"), [(1.0, False), (5.0, True)])
 def test_a_partition_that_has_long_been_hot_is_looked_at_less_often(age: float, expected: bool) -> None:
     seen = {1: Evidence(START + 20 - age, 100, 100.0, {})}
     found = windows([100, 4_000] + [100] * 10, evidence=seen, over_since={1: START})
@@ -243,9 +242,8 @@ def test_up_to_150_partitions_that_carry_routes_are_looked_at_in_time_within_the
         seen = {p: Evidence(at, 100, 100.0, {}) for p in chosen}
         memory = replace(memory, history=extended(memory.history, ends), evidence={**memory.evidence, **seen})
         looked.append(set(chosen))
-    seconds = int(ROUTED_SECONDS)
-    for start in range(seconds, len(looked) - seconds):
-        assert set().union(*looked[start : start + seconds + 1]) == set(range(partitions)), start
+    for start in range(5, len(looked) - 5):
+        assert set().union(*looked[start : start + 6]) == set(range(partitions)), start
 
 
 def test_a_partition_over_the_trigger_is_looked_at_in_all_runs_however_many_carry_routes() -> None:

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from hotkey_operator.engine.model import Decision, EmitEvent, StoredTable, WriteTable
+from hotkey_operator.engine.model import Decision, EmitEvent, StoredTable, TopicFacts, WriteTable
 from hotkey_operator.engine.placement import TARGET
-from hotkey_operator.engine.pressure import BALANCED
+from hotkey_operator.engine.pressure import BALANCED, HEAVY
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
+from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import RecordKey, shard_key
-from tests.unit.engine.stream import ModelStream, spec
+from tests.unit.engine.stream import STREAM, ModelStream, spec
 
 QUIET = {b"k%d" % i: 1.0 for i in range(1_000)}
 WITHIN_A_PERCENT_OR_TWO = 0.05  # of noise on top of the planner's target
@@ -299,6 +300,30 @@ def test_a_key_of_few_big_records_stays_spread_while_its_bytes_would_be_too_many
     model.rates = {**QUIET, b"nike": 0.05 * rate}
     model.turns(90)
     assert model.table.routes == (), model.decisions[-1].verdicts
+
+
+@pytest.mark.parametrize(
+    ("part", "sampled", "heavy", "perhaps"),
+    [
+        pytest.param(0.6, 4_000, True, False, id="surely"),
+        pytest.param(0.6, 100, False, True, id="a small sample"),
+        pytest.param(0.4, 4_000, False, False, id="less"),
+    ],
+)
+def test_a_key_is_heavy_where_it_surely_carries_half_a_mean_partition(
+    part: float, sampled: int, heavy: bool, perhaps: bool
+) -> None:
+    others = {b"k%d" % i: 10.0 for i in range(1_000)}
+    nike = part * 10_000 / (12 - part)  # so that it is that part of a mean partition, with itself
+    policy = spec(trigger={"recordsPerSecond": 100}, mode="Observe")
+    model = ModelStream(policy, {**others, b"nike": nike}, sampled=sampled, seed=2)
+    model.turns(4)
+
+    topic = TopicFacts(STREAM, model.partitions, compacted=False)
+    s = Situation.of(policy, model.at, topic, model.table, model.memory)
+    assert (s.keys[b"nike"].total >= HEAVY * s.mean) is (heavy or perhaps)
+    assert (b"nike" in [key.key for key in s.heavy()]) is heavy
+    assert (b"nike" in [key.key for key in s.perhaps_heavy()]) is perhaps
 
 
 def test_a_natural_key_that_looks_like_a_shard_is_never_taken_as_one() -> None:
