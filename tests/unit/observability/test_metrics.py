@@ -170,6 +170,15 @@ def test_the_operations_page_lists_every_metric_and_no_other() -> None:
     assert sorted(rows) == sorted(made)
 
 
+def test_the_operations_page_says_what_to_do_for_each_reason() -> None:
+    page = OPERATIONS.read_text()
+    rows = re.findall(
+        r"^\| (`.*?) \|", page[page.index("### Reasons") : page.index("### Metrics")], re.MULTILINE
+    )
+
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(Reason)
+
+
 def test_the_operations_page_names_the_labels_of_each_metric() -> None:
     metrics = watched(turn(table(b"nike"), verdict(b"nike"), reason=Reason.NO_DOMINANT_KEY))
     rows = dict(
