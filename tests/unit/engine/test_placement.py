@@ -75,6 +75,16 @@ def test_several_hot_keys_together_reach_the_target(partitions: int) -> None:
     assert planned.imbalance <= TARGET + SLOT_LOAD
 
 
+def test_the_biggest_key_goes_last_and_fills_what_the_others_which_need_one_shard_each_leave() -> None:
+    background = quiet(12, 240, 300.0)
+    smaller = [b"key%d" % number for number in range(8)]
+    hot = [HotKey(b"nike", 500.0), *(HotKey(key, 40.0 + place) for place, key in enumerate(smaller))]
+    planned = plan(Ground(background, "clicks", 1), hot)
+    shards = {route.key: len(route.shards) for route in planned.routes}
+    assert {key: shards[key] for key in smaller} == dict.fromkeys(smaller, 1)
+    assert planned.imbalance <= TARGET + SLOT_LOAD
+
+
 def test_no_more_shards_are_used_than_the_key_needs() -> None:
     background = quiet(48, 2_000, 40.0)
     planned = plan(Ground(background, "clicks", 1), [HotKey(b"nike", 5.0)])
