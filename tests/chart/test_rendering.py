@@ -241,6 +241,8 @@ def test_every_binding_binds_the_account_of_the_deployment_to_a_role_that_is_the
         ("metrics.keys=some", "/metrics/keys"),
         ("sampling.bytesPerSecond=0", "/sampling/bytesPerSecond"),
         ("prometheusRule.runbookUrl=docs", "/prometheusRule/runbookUrl"),
+        ("prometheusRule.runbookUrl=https://docs/{{ .Values }}", "/prometheusRule/runbookUrl"),
+        ("nameOverride=Hot_Keys", "/nameOverride"),
         ("podMonitor.interval=often", "/podMonitor/interval"),
         ("dashboard.namespace=Grafana", "/dashboard/namespace"),
         ("crds.enabled=maybe", "/crds/enabled"),
