@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections.abc import Sequence
 
@@ -49,9 +50,10 @@ class Onset(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """CPU of one way to send in one round, in microseconds per record.
+    """CPU of one way to send in one run, in microseconds per record.
 
-    `thread`: of the thread that calls `produce()`. `process`: of all threads, until the last answer.
+    `thread`: of the thread that calls `produce()`, in these calls. `process`: of all threads, until the last
+    answer.
     """
 
     case: str
@@ -59,37 +61,53 @@ class Cost(msgspec.Struct, frozen=True):
     process: float
 
 
-class Ratio(msgspec.Struct, frozen=True):
-    """A case against its peer of the same round: the median of the ratios over all rounds, and the range."""
+Sandwich = tuple[Cost, Cost, Cost]  # a run of the peer, one of the way, one of the peer again
+
+
+class Paired(msgspec.Struct, frozen=True):
+    """What a way cost, run by run, and its peer meanwhile: the mean of the runs before and after."""
 
     case: str
     peer: str
-    rounds: int
-    thread: float
-    thread_low: float
-    thread_high: float
-    process: float
-    process_low: float
-    process_high: float
-    thread_microseconds: float
-    process_microseconds: float
+    thread: list[float]
+    peer_thread: list[float]
+    process: list[float]
+    peer_process: list[float]
+
+    @classmethod
+    def of(cls, sandwiches: Sequence[Sandwich]) -> Paired:
+        """Of one way and one peer. Raises `ValueError` when there is no run, or runs of another way."""
+        names = {(way.case, before.case, after.case) for before, way, after in sandwiches}
+        if len(names) != 1:
+            raise ValueError(f"there are runs of {sorted(names)}, expected those of one way and its peer")
+        ((case, peer, _),) = names
+        return cls(
+            case=case,
+            peer=peer,
+            thread=[round(way.thread, 4) for _, way, _ in sandwiches],
+            peer_thread=[round((one.thread + two.thread) / 2, 4) for one, _, two in sandwiches],
+            process=[round(way.process, 4) for _, way, _ in sandwiches],
+            peer_process=[round((one.process + two.process) / 2, 4) for one, _, two in sandwiches],
+        )
 
 
-def ratio(case: str, peer: str, rounds: Sequence[Sequence[Cost]]) -> Ratio:
-    """The paired ratios of `case` to `peer`. Raises `KeyError` when a round lacks one of the two."""
-    pairs = [({cost.case: cost for cost in costs}) for costs in rounds]
-    threads = [costs[case].thread / costs[peer].thread for costs in pairs]
-    processes = [costs[case].process / costs[peer].process for costs in pairs]
-    return Ratio(
-        case=case,
-        peer=peer,
-        rounds=len(rounds),
-        thread=statistics.median(threads),
-        thread_low=min(threads),
-        thread_high=max(threads),
-        process=statistics.median(processes),
-        process_low=min(processes),
-        process_high=max(processes),
-        thread_microseconds=statistics.median(costs[case].thread for costs in pairs),
-        process_microseconds=statistics.median(costs[case].process for costs in pairs),
-    )
+class Ratio(msgspec.Struct, frozen=True):
+    """How many times as much, and between which bounds with 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, costs: Sequence[float], peers: Sequence[float], resamples: int = 1_000) -> Ratio:
+        """Sum over sum; the bounds by a bootstrap (percentiles) of the pairs, always the same for the same.
+
+        Not a mean of ratios: that is too high where costs scatter, also for two ways that cost the same.
+        """
+        draw, pairs = random.Random(1), list(zip(costs, peers, strict=True))
+        again = sorted(_sums(draw.choices(pairs, k=len(pairs))) for _ in range(resamples))
+        return cls(_sums(pairs), again[int(0.025 * resamples)], again[int(0.975 * resamples)])
+
+
+def _sums(pairs: Sequence[tuple[float, float]]) -> float:
+    return sum(cost for cost, _ in pairs) / sum(peer for _, peer in pairs)

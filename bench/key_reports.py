@@ -1,22 +1,22 @@
 """What `hotkey.report.keys` costs a producer: `python -m bench.key_reports [ROUNDS]`, a Markdown table.
 
-The same producer with and without it sends the same records in the same round, as fast as it can; and one
+The same producer with it, between two runs without it, sends the same records as fast as it can; and one
 record that is looked at is timed by itself, since at lower rates a bigger part of them is.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench import senders
-from bench.figures import Cost, ratio
-from bench.overhead import _rounds
+from bench.figures import Paired, Ratio
+from bench.overhead import rounds
 from bench.senders import Way, Ways
 from devstack import Stack
 from hotkey_sdk._counting import _Counted
@@ -53,12 +53,14 @@ def looked_at_microseconds(keys: int) -> float:
     return (time.thread_time() - started) * 1e6 / LOOKED_AT
 
 
-def rounds(stack: Stack, count: int) -> Iterator[list[Cost]]:
-    """Each way without reports and with them."""
+def measured(stack: Stack, count: int) -> list[Paired]:
+    """Each way with reports beside the same without them."""
     path = PATHS.in_use.name
     off = Ways(stack, "silent").sdk(path, WAYS)
     on = [_told(way) for way in Ways(stack, "telling", **{"hotkey.report.keys": True}).sdk(path, WAYS)]
-    yield from _rounds([*off, *on], count, RECORDS, seed=1)
+    peers = {told.name: way.name for told, way in zip(on, off, strict=True)}
+    found = [each for all_ways in rounds([*off, *on], peers, count, RECORDS, seed=1) for each in all_ways]
+    return [Paired.of([each for each in found if each[1].case == told]) for told in peers]
 
 
 def _told(way: Way) -> Way:
@@ -68,16 +70,15 @@ def _told(way: Way) -> Way:
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), kubernetes=False) as stack:
-        found = list(rounds(stack, count))
-    peers = {cost.case for cost in found[0] if not cost.case.endswith("reporting keys")}
-    print(f"{count} paired rounds of {RECORDS:,} records.\n")
+        found = measured(stack, count)
+    print(f"{count} runs of {RECORDS:,} records, each between two of its peer.\n")
     print("| way | `produce()` thread | whole process | us process, without | us process, with |")
     print("|---|---|---|---|---|")
-    for peer in sorted(peers):
-        told, plain = ratio(f"{peer}, reporting keys", peer, found), ratio(peer, peer, found)
+    for each in found:
+        thread, process = Ratio.of(each.thread, each.peer_thread), Ratio.of(each.process, each.peer_process)
         print(
-            f"| {peer} | {told.thread:.2f} | {told.process:.2f} "
-            f"| {plain.process_microseconds:.2f} | {told.process_microseconds:.2f} |"
+            f"| {each.peer} | {thread.value:.2f} | {process.value:.2f} "
+            f"| {statistics.mean(each.peer_process):.2f} | {statistics.mean(each.process):.2f} |"
         )
     few, many = looked_at_microseconds(8), looked_at_microseconds(20_000)
     print(f"\nA record that is looked at: {few:.1f} us of few keys, {many:.1f} us of 20,000.")

@@ -1,8 +1,12 @@
 """CPU per record of `hotkey_sdk.Producer` against `confluent_kafka.Producer`, and the batches of each, on one
 broker in one process.
 
-Every round sends the same records in every way, in an order drawn anew; a way is compared with its peer of
-the same round only, so what else the machine does falls on both.
+A run of a way stands between two runs of its peer, which sends the same records without hotkey: what else the
+machine does falls on both. Each run begins when the broker has answered all of the one before, so that a way
+pays for what its own client's threads do, and only for that.
+
+The estimator was fixed on clients that do the same, before any way of the SDK was measured: the sum of
+a way's costs over the sum of its peer's, of all runs, none left out.
 """
 
 from __future__ import annotations
@@ -11,14 +15,13 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
 
 import confluent_kafka
 import msgspec
 
 from bench import senders
-from bench.figures import Cost, Ratio, ratio
+from bench.figures import Cost, Paired, Ratio, Sandwich
 from bench.part import Goal, Plot, Run
 from bench.senders import SDK_PEERS, Record, Way, Ways
 from bench.svg import COLORS, Bar, bars
@@ -26,7 +29,9 @@ from devstack import Stack
 from examples.demo.errors import DemoError
 from hotkey_sdk._producer import PATHS
 
-POLL_EVERY = 500
+PART = 500  # records that are made at once, and sent
+SPARSE = 4  # of so many rounds, the salt and the pure path are measured in one
+SAY_EVERY = 20
 FLUSH_SECONDS = 60.0
 COMPILED, PURE = "compiled", "pure"
 
@@ -38,6 +43,8 @@ PEERS = {
     **{f"{name} ({path})": peer for path in (COMPILED, PURE) for name, peer in SDK_PEERS.items()},
     senders.SALTED: senders.PLAIN_ONE,
     senders.CHOSEN: senders.PLAIN_ONE,
+    senders.AGAIN_MANY: senders.PLAIN_MANY,
+    senders.AGAIN_ONE: senders.PLAIN_ONE,
 }
 
 BATCH_SECONDS = 2.0
@@ -56,49 +63,41 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Overhead(msgspec.Struct, frozen=True):
-    """All costs, one list a round, and the batches."""
+    """What each way cost beside its peer, and the batches."""
 
-    rounds: list[list[Cost]]
+    paired: list[Paired]
     batches: list[Batch] = []
-
-    def ratios(self) -> list[Ratio]:
-        """Each way that was measured against its peer."""
-        there = {cost.case for costs in self.rounds for cost in costs}
-        return [ratio(way, peer, self.rounds) for way, peer in PEERS.items() if way in there]
 
 
 def measure(run: Run) -> Overhead:
-    """All rounds, with each shown as it is done; then the batches."""
-    rounds = []
+    """All rounds, then the batches."""
     with Stack(run.root, kubernetes=False) as stack:
         ways = Ways(stack, "cost")
         made = [*ways.original(), *(way for path in PATHS for way in ways.sdk(path.name))]
         if COMPILED not in (path.name for path in PATHS):
             run.say("hotkey_sdk._fast is not built: only the pure path is measured")
-        for costs in _rounds(made, run.rounds, run.records, run.seed):
-            rounds.append(costs)
-            shown = ", ".join(f"{cost.case} {cost.thread:.2f}" for cost in costs)
-            run.say(f"round {len(rounds)} of {run.rounds}, CPU us per record: {shown}")
+        found: dict[str, list[Sandwich]] = {}
+        for number, sandwiches in enumerate(rounds(made, PEERS, run.rounds, run.records, run.seed), 1):
+            for sandwich in sandwiches:
+                found.setdefault(sandwich[1].case, []).append(sandwich)
+            if number % SAY_EVERY == 0 or number == run.rounds:
+                run.say(f"round {number} of {run.rounds}")
         batches = list(_batches(stack, 0.2 if run.quick else BATCH_SECONDS))
-    return Overhead(rounds, batches)
+    return Overhead([Paired.of(found[way]) for way in PEERS if way in found], batches)
 
 
 def section(result: Overhead) -> str:
     """The ratios of each way, and its batches."""
-    rows = [
-        f"| {r.case} | {r.peer} | {_middle(result, r.case, r.peer, 'thread')} | "
-        f"{_middle(result, r.case, r.peer, 'process')} | "
-        f"{r.thread_microseconds:.2f} | {r.process_microseconds:.2f} |"
-        for r in result.ratios()
-    ]
     text = [
         "## CPU per record\n",
-        f"Against `confluent_kafka.Producer` in {len(result.rounds)} paired rounds: median of the ratios, "
-        "and the range of their middle half. *Compiled*: `hotkey_sdk.Producer` with its extension; *pure*: "
-        "without. docs/sdk-performance.md says what is measured.\n",
-        "| way | peer | `produce()` thread | whole process | us thread | us process |",
-        "|---|---|---|---|---|---|",
-        *rows,
+        "Against `confluent_kafka.Producer`, the peer: each run of a way between two of its peer; the sum of "
+        "all runs' CPU over that of the peer's runs beside them, with its 95 % interval (bootstrap of the "
+        "runs). *Compiled*: `hotkey_sdk.Producer` with its extension; *pure*: without. *Once more*: the peer "
+        "itself by another client to another topic, so 1 but for what the measurement cannot tell. "
+        "docs/sdk-performance.md says what is measured.\n",
+        "| way | peer | runs | `produce()` thread | whole process | us thread | us process |",
+        "|---|---|---|---|---|---|---|",
+        *map(_row, result.paired),
     ]
     if result.batches:
         text += ["\n### Batches on the wire\n", *_batch_table(result.batches)]
@@ -106,10 +105,10 @@ def section(result: Overhead) -> str:
 
 
 def goals(result: Overhead) -> Sequence[Goal]:
-    """CPU of the thread that calls produce(), to the second decimal."""
-    found = {each.case: each.thread for each in result.ratios()}
+    """CPU of the thread that calls produce(), to the second decimal; the point estimate, not its interval."""
+    found = {each.case: each for each in result.paired}
     return [
-        Goal(f"CPU of {name} against the original", round(found[way], 2), most, "times")
+        Goal(f"CPU of {name} against the original", round(_thread(found[way]).value, 2), most, "times")
         for name, most in GOALS.items()
         if (way := f"{name} ({COMPILED})") in found
     ]
@@ -118,25 +117,29 @@ def goals(result: Overhead) -> Sequence[Goal]:
 def plots(result: Overhead) -> Sequence[Plot]:
     """The CPU of every way against its peer."""
     colors = {COMPILED: COLORS[0], PURE: COLORS[5]}
+    ratios = {each.case: _thread(each).value for each in result.paired}
     shown = [
-        Bar(
-            r.case,
-            r.thread,
-            f"{r.thread:.2f}",
-            next((c for n, c in colors.items() if n in r.case), COLORS[4]),
-        )
-        for r in result.ratios()
+        Bar(case, ratio, f"{ratio:.2f}", next((c for n, c in colors.items() if n in case), COLORS[4]))
+        for case, ratio in ratios.items()
     ]
     title = "CPU of the thread that calls produce(), against confluent_kafka.Producer (1 is the same)"
-    return [Plot("overhead", title, bars(title, [("median of paired ratios", shown)]))] if shown else []
+    return [Plot("overhead", title, bars(title, [("all runs", shown)]))] if shown else []
 
 
-def _middle(result: Overhead, way: str, peer: str, figure: str) -> str:
-    """The median of the paired ratios and their quartiles."""
-    pairs = [{cost.case: getattr(cost, figure) for cost in costs} for costs in result.rounds]
-    ratios = [costs[way] / costs[peer] for costs in pairs]
-    low, median, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return f"{median:.3f} ({low:.2f}-{high:.2f})"
+def _thread(paired: Paired) -> Ratio:
+    return Ratio.of(paired.thread, paired.peer_thread)
+
+
+def _row(paired: Paired) -> str:
+    """Ratios with their intervals, and means per record."""
+    ratios = (_thread(paired), Ratio.of(paired.process, paired.peer_process))
+    thread, process = (f"{each.value:.3f} ({each.low:.2f}-{each.high:.2f})" for each in ratios)
+    means = (statistics.mean(costs) for costs in (paired.thread, paired.process))
+    own_thread, own_process = (f"{mean:.2f}" for mean in means)
+    return (
+        f"| {paired.case} | {paired.peer} | {len(paired.thread)} | {thread} | {process} | {own_thread} | "
+        f"{own_process} |"
+    )
 
 
 def _batch_table(batches: Sequence[Batch]) -> list[str]:
@@ -149,31 +152,55 @@ def _batch_table(batches: Sequence[Batch]) -> list[str]:
     return [columns, "|---|---|---|---|---|", *shown]
 
 
-def _rounds(ways: Sequence[Way], rounds: int, count: int, seed: int) -> Iterator[list[Cost]]:
+def rounds(
+    ways: Sequence[Way], peers: Mapping[str, str], count: int, records: int, seed: int
+) -> Iterator[list[Sandwich]]:
+    """`count` rounds, some of the frequent ways alone; in each the ways in an order drawn anew."""
     order = random.Random(seed)
-    of = {many: senders.records(count, many) for many in (True, False)}
+    of = {many: senders.records(records, many) for many in (True, False)}
+    named = {way.name: way for way in ways}
     for way in ways:  # connections, topics' metadata and code are warm before the first round
         _cost(way, of[way.many])
-    for _ in range(rounds):
-        yield [_cost(way, of[way.many]) for way in order.sample(ways, len(ways))]
+    for number in range(count):
+        sandwiches: list[Sandwich] = []
+        for peer in [way for way in ways if way.name in peers.values()]:
+            own = [named[name] for name in peers if peers[name] == peer.name and name in named]
+            due = [way for way in own if number % SPARSE == 0 or _is_frequent(way.name)]
+            sandwiches += _between(peer, order.sample(due, len(due)), of[peer.many])
+        yield sandwiches
     for way in ways:
         way.client.close()
 
 
+def _is_frequent(way: str) -> bool:
+    return PURE not in way and way != senders.SALTED
+
+
+def _between(peer: Way, ways: Sequence[Way], records: Sequence[Record]) -> Iterator[Sandwich]:
+    """Peer, way, peer, way, peer: a run of the peer stands beside two ways."""
+    before = _cost(peer, records)
+    for way in ways:
+        cost, after = _cost(way, records), _cost(peer, records)
+        yield before, cost, after
+        before = after
+
+
 def _cost(way: Way, records: Sequence[Record]) -> Cost:
-    new = senders.as_new(records)
-    parts = [new[at : at + POLL_EVERY] for at in range(0, len(new), POLL_EVERY)]
-    send, client, topic, poll = way.send, way.client, way.topic, way.client.poll
-    process, threads = time.process_time(), [time.thread_time()]
-    for part in parts:
+    """Of one run. The thread's: in its calls of produce(), neither making records nor serving answers."""
+    send, client, topic, clock = way.send, way.client, way.topic, time.thread_time
+    making = sending = 0.0
+    process = time.process_time()
+    for at in range(0, len(records), PART):
+        started = clock()
+        part = senders.as_new(records[at : at + PART])
+        made = clock()
         send(client, topic, part)
-        poll(0)
-        threads.append(time.thread_time())
+        sent = clock()
+        making, sending = making + made - started, sending + sent - made
+        client.poll(0)
     _flush(way.name, client)
-    process = time.process_time() - process
-    # The middle part: those that another process displaced from their core pay for its caches, too.
-    thread = statistics.median(after - before for before, after in pairwise(threads))
-    return Cost(way.name, thread * 1e6 / len(parts[0]), process * 1e6 / len(records))
+    process = time.process_time() - process - making
+    return Cost(way.name, sending * 1e6 / len(records), process * 1e6 / len(records))
 
 
 def _flush(name: str, client: confluent_kafka.Producer) -> None:
@@ -186,7 +213,8 @@ def _batches(stack: Stack, seconds: float) -> Iterator[Batch]:
     said: list[str] = []
     ways = Ways(stack, "batches", **{"statistics.interval.ms": 100, "stats_cb": said.append})
     path = PATHS.in_use.name
-    for way in (*ways.original()[1:3], *ways.sdk(path, (senders.ROUTED, senders.ROUTED_BY))):
+    original = ways.original((senders.PLAIN_ONE, senders.SALTED))
+    for way in (*original, *ways.sdk(path, (senders.ROUTED, senders.ROUTED_BY))):
         for pace in PACES:
             said.clear()
             count = int(pace * seconds)

@@ -60,8 +60,8 @@ class Run(msgspec.Struct, frozen=True):
     seed: int = 1
     quick: bool = False
     onsets: int = 40
-    rounds: int = 40
-    records: int = 20_000
+    rounds: int = 140
+    records: int = 10_000
 
     @property
     def root(self) -> Path:

@@ -28,7 +28,7 @@ from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table, shard_key
 
 PARTITIONS = 12
-SLOTS = 64
+SLOTS = 512  # as many as the operator plans for so many partitions
 ROUTED_KEYS = 32  # in the table of the unrouted case: as many as limits.maxHotKeys allows by default
 SALTS = 16
 TABLE_SECONDS = 30.0
@@ -38,6 +38,8 @@ SHARD_KEYS = [shard_key(HOT.encode(), number) for number in range(PARTITIONS)]
 PLAIN_MANY, PLAIN_ONE = "plain, many keys", "plain, one key"
 SALTED = "f-string salt"
 CHOSEN = "12 shards, chosen beforehand"  # what spreading costs by itself, without looking anything up
+# The peers themselves, by another client to another topic: how far from 1.00 the measurement is.
+AGAIN_MANY, AGAIN_ONE = f"{PLAIN_MANY}, once more", f"{PLAIN_ONE}, once more"
 OFF, EMPTY, UNROUTED = "no hotkey setting", "empty table", "unrouted key"
 UNROUTED_GIVEN = "unrouted key, dimensions given"
 ROUTED, ROUTED_BY = "routed key, any slot", "routed key, by user_id"
@@ -101,8 +103,22 @@ def records(count: int, many: bool) -> list[Record]:
 
 
 def as_new(records: Sequence[Record]) -> list[Record]:
-    """The same with keys that no one has hashed yet, as a program has them for every record."""
-    return [(value, key[:1] + key[1:], dimensions, at) for value, key, dimensions, at in records]
+    """The same of new objects, as a program has them for every record: in the cache, and hashed by no one."""
+    return [
+        (value[:1] + value[1:], key[:1] + key[1:], {"user_id": told["user_id"][:1] + told["user_id"][1:]}, at)
+        for value, key, told, at in records
+    ]
+
+
+# Each way without the SDK: its loop, and whether it has many keys or one.
+_ORIGINAL: dict[str, tuple[Send, bool]] = {
+    PLAIN_MANY: (plainly, True),
+    PLAIN_ONE: (plainly, False),
+    AGAIN_MANY: (plainly, True),
+    AGAIN_ONE: (plainly, False),
+    SALTED: (salted, False),
+    CHOSEN: (chosen, False),
+}
 
 
 class Ways:
@@ -114,21 +130,16 @@ class Ways:
         self._key = SigningKey.generate()
         self._topics = (f"{name}-{number}" for number in itertools.count())
 
-    def original(self) -> list[Way]:
+    def original(self, which: Sequence[str] = tuple(_ORIGINAL)) -> list[Way]:
         """confluent_kafka.Producer."""
         return [
-            self._original(PLAIN_MANY, plainly, many=True),
-            self._original(PLAIN_ONE, plainly, many=False),
-            self._original(SALTED, salted, many=False),
-            self._original(CHOSEN, chosen, many=False),
+            Way(name, confluent_kafka.Producer(self._config()), self._topic(), *_ORIGINAL[name])
+            for name in which
         ]
 
     def sdk(self, path: str, which: Sequence[str] = tuple(SDK_PEERS)) -> list[Way]:
         """hotkey_sdk.Producer on one of its paths."""
         return [self._sdk(path, name) for name in which]
-
-    def _original(self, name: str, send: Send, many: bool) -> Way:
-        return Way(name, confluent_kafka.Producer(self._config()), self._topic(), send, many)
 
     def _sdk(self, path: str, name: str) -> Way:
         topic = self._topic()

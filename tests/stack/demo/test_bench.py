@@ -32,11 +32,12 @@ def bench(out: Path, part: str, result: type[R], *arguments: str) -> R:
 def test_the_cost_of_every_way_to_send_is_measured_and_reported(tmp_path: Path) -> None:
     result = bench(tmp_path / "out", "overhead", overhead.Overhead)
     paths = {path.name for path in PATHS}  # one of them where there is no compiler
-    assert {r.case for r in result.ratios()} == {
+    assert {each.case for each in result.paired} == {
         way for way in overhead.PEERS if not way.endswith(")") or way.rpartition("(")[2].rstrip(")") in paths
     }
     assert {batch.way for batch in result.batches} >= {senders.PLAIN_ONE, senders.SALTED}
-    assert all(cost.thread > 0 and cost.process > 0 for costs in result.rounds for cost in costs)
+    assert all(cost > 0 for each in result.paired for cost in (*each.thread, *each.peer_thread))
+    assert all(cost > 0 for each in result.paired for cost in (*each.process, *each.peer_process))
 
 
 @pytest.mark.slow

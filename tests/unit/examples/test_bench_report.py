@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bench import onset, overhead
-from bench.figures import Cost, Onset, Quantiles, ratio
+from bench import onset, overhead, senders
+from bench.figures import Cost, Onset, Paired, Quantiles, Ratio
 from bench.machine import Machine
 from bench.part import PARTS, Answer, Goal
 from bench.report import Measured, Results, report
@@ -43,14 +43,50 @@ def test_no_samples_are_no_figure() -> None:
         Quantiles.of([])
 
 
-def test_a_ratio_is_taken_within_each_round_so_that_a_slow_round_changes_nothing() -> None:
-    rounds = [
-        [Cost("plain", 1.0, 2.0), Cost("sdk", 1.5, 3.0)],
-        [Cost("sdk", 15.0, 30.0), Cost("plain", 10.0, 20.0)],
-    ]
-    found = ratio("sdk", "plain", rounds)
-    assert (found.thread, found.thread_low, found.thread_high) == (1.5, 1.5, 1.5)
-    assert (found.process, found.rounds) == (1.5, 2)
+def run(case: str, cost: float) -> Cost:
+    return Cost(case, cost, 2 * cost)
+
+
+def test_a_way_is_held_against_the_mean_of_its_peers_runs_before_and_after() -> None:
+    paired = Paired.of([(run("plain", 1.0), run("sdk", 3.0), run("plain", 2.0))])
+
+    assert paired == Paired("sdk", "plain", [3.0], [1.5], [6.0], [3.0])
+
+
+def test_runs_of_two_ways_are_not_held_against_one_peer() -> None:
+    runs = [(run("plain", 1.0), run(case, 1.0), run("plain", 1.0)) for case in ("sdk", "salted")]
+    with pytest.raises(ValueError, match="one way and its peer"):
+        Paired.of(runs)
+
+
+def test_two_ways_that_scatter_alike_are_alike_to_the_ratio_of_their_sums() -> None:
+    slow_or_fast = [1.0, 1.0, 2.0, 2.0]
+    found = Ratio.of(slow_or_fast, slow_or_fast[::-1])
+
+    assert found.value == 1.0
+    assert found.low < 1.0 < found.high
+
+
+def test_the_interval_of_runs_that_all_agree_has_no_width() -> None:
+    found = Ratio.of([1.5, 15.0, 3.0], [1.0, 10.0, 2.0])
+
+    assert [round(each, 9) for each in (found.low, found.value, found.high)] == [1.5, 1.5, 1.5]
+
+
+def test_more_runs_narrow_the_interval() -> None:
+    few, many = (Ratio.of([1.0, 2.0, 3.0] * times, [1.0, 1.0, 1.0] * times) for times in (4, 100))
+
+    assert few.low < many.low < many.value < many.high < few.high
+
+
+def test_a_target_is_met_by_the_point_estimate_to_the_second_decimal() -> None:
+    def paired(way: str, *costs: float) -> Paired:
+        peers = [1.0] * len(costs)
+        return Paired(f"{way} ({overhead.COMPILED})", "plain", list(costs), peers, list(costs), peers)
+
+    result = overhead.Overhead([paired(senders.EMPTY, 0.9, 1.108), paired(senders.ROUTED_BY, 1.2, 1.43)])
+
+    assert [(goal.found, goal.word) for goal in overhead.goals(result)] == [(1.0, "met"), (1.31, "NOT met")]
 
 
 @pytest.mark.parametrize(
