@@ -236,6 +236,18 @@ def test_a_group_that_catches_up_after_a_pause_is_neither_slow_nor_a_reason_to_s
     assert writes(model) == 0
 
 
+def test_a_heavy_key_stays_plain_while_the_group_works_off_what_it_is_behind_there() -> None:
+    model = stream(NIKE, lambda _: MANAGED, policy(suspend=True))
+    model.turns(100)
+    model.groups["billing"].capacity = lambda _: 900.0
+    model.turns(20)
+    model.spec, before = policy(), len(model.decisions)
+    model.turns(20)
+    assert (lag(model.decisions[-1]).seconds or 0) > LAG_SECONDS, "it has nothing to catch up with any more"
+    assert {decision.reason for decision in model.decisions[before:]} == {Reason.STEADY}
+    assert writes(model) == 0
+
+
 def test_a_partition_that_lags_without_a_heavy_key_gets_nothing_spread() -> None:
     crowd = [b"c%d" % i for i in range(4_000) if partition_for(b"c%d" % i, 12) == ORDINARY][:200]
     model = stream({**QUIET, **dict.fromkeys(crowd, 2.0)}, lambda _: MANAGED)

@@ -21,7 +21,8 @@ LOOK_SECONDS = 3.0  # between two looks at the groups
 PAIRS_PER_SECOND = 2_000.0  # (group, partition) pairs that are asked for; more make the looks rarer
 GROUPS_AT_MOST = 64  # of one stream
 REPORTED_AT_MOST = 16  # of them; reports are not signed, and each group costs a client
-READINGS_KEPT = 6  # of a group: with a look every 3 s, three commits of a client that commits every 5 s
+READINGS_KEPT = 10  # of a group: a half of them, every 3 s, meets each phase of commits every 5 s once
+RECENT_READINGS = 6  # the newest, in which a slow group is behind and a dead one stands still: three commits
 STALE_SECONDS = 30.0  # what was seen longer ago says nothing of now
 TREND_SECONDS = 9.0  # over which a group must be behind before it is called slow, or seen to stand still
 LIMIT_SECONDS = 3_600.0  # for so long a key does not come home to a load that a group could not carry
@@ -201,7 +202,7 @@ def _slow(recent: Mapping[str, Readings], lag_seconds: float, is_big: Callable[[
     found: list[Slow] = []
     for group, readings in recent.items():
         last = readings[-1]
-        late = [p for p in last.behind if _is_over(readings, p, lag_seconds)]
+        late = [p for p in last.behind if _is_over(readings[-RECENT_READINGS:], p, lag_seconds)]
         if last.at - readings[0].at < TREND_SECONDS or _is_shrinking(readings, *late):
             continue
         for partition in late:
@@ -228,7 +229,7 @@ def _is_shrinking(readings: Readings, *partitions: int) -> bool:
 
 def _stands_still(readings: Readings, partition: int) -> bool:
     """Whether nothing was committed on it for long, though there was something to commit."""
-    known = [reading for reading in readings if partition in reading.behind]
+    known = [reading for reading in readings[-RECENT_READINGS:] if partition in reading.behind]
     if not known or known[-1].at - known[0].at < TREND_SECONDS:
         return False
     return known[0].behind[partition].first == known[-1].behind[partition].first
