@@ -6,10 +6,12 @@ may be somebody's name. It knows nothing of triggers or plans.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from hotkey_operator.engine.adoption import stray, stray_by_excess
 from hotkey_operator.engine.model import PartitionSample, SampledRecord
@@ -111,14 +113,16 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
     records = [record for run in runs for record in run]
     if not records:
         return None
-    owners = {record.key: whose.key_of(record.key) for record in records if record.key is not None}
-    counts = Counter(owners[record.key] for record in records if record.key is not None)
-    sharded = set(whose.owners.values())
-    plain = Counter(record.key for record in records if record.key in sharded)
+    found = Counter([record.key for record in records if record.key is not None])
+    owners = {record_key: whose.key_of(record_key) for record_key in found}
+    counts: Counter[bytes] = Counter()
+    for record_key, count in found.items():
+        counts[owners[record_key]] += count
     kept = sorted(counts, key=lambda key: (-counts[key], key))[:KEYS_KEPT]
     tallies = [_tally(run, owners) for run in runs]
     dimensions = _dimensions(records, owners) if rungs else {}
-    size = sum(record.size_bytes for record in records)
+    size = sum(t.total_bytes for t in tallies)
+    sharded = set(whose.owners.values())
     return Evidence(
         at=at,
         records=len(records),
@@ -132,7 +136,7 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
                     [(t.bytes.get(key, 0), t.total_bytes) for t in tallies], len(records), levels
                 ),
                 rungs={rung: _rung(dimensions[key], rung) for rung in rungs},
-                plain=plain[key] / counts[key],
+                plain=found[key] / counts[key] if key in sharded else 0.0,
             )
             for key in kept
         },
@@ -145,20 +149,24 @@ def digest(sample: PartitionSample, at: float, whose: Attribution, rungs: Sequen
 class _Tally:
     """One run, counted."""
 
-    records: Counter[bytes]
-    bytes: Counter[bytes]
+    records: Mapping[bytes, int]
+    bytes: Mapping[bytes, int]
     total_records: int
     total_bytes: int
 
 
 def _tally(run: Sequence[SampledRecord], owners: Mapping[bytes, bytes]) -> _Tally:
-    records: Counter[bytes] = Counter()
-    sizes: Counter[bytes] = Counter()
+    records: dict[bytes, int] = {}
+    sizes: dict[bytes, int] = {}
+    total = 0
     for record in run:
+        size = record.size_bytes
+        total += size
         if record.key is not None:
-            records[owners[record.key]] += 1
-            sizes[owners[record.key]] += record.size_bytes
-    return _Tally(records, sizes, len(run), sum(record.size_bytes for record in run))
+            key = owners[record.key]
+            records[key] = records.get(key, 0) + 1
+            sizes[key] = sizes.get(key, 0) + size
+    return _Tally(records, sizes, len(run), total)
 
 
 def _spans(sample: PartitionSample) -> list[tuple[int, int]]:
@@ -199,7 +207,7 @@ def _fraction(runs: Sequence[tuple[int, int]], sampled: int, levels: Sequence[Gr
     independent records, with one record of each kind added, so that a sample which holds nothing else does
     not claim to be certain.
     """
-    part, whole = sum(x for x, _ in runs), sum(n for _, n in runs)
+    part, whole = sum([x for x, _ in runs]), sum([n for _, n in runs])
     if whole <= 0:
         return Fraction(0.0, 1.0)
     value = part / whole
@@ -208,14 +216,14 @@ def _fraction(runs: Sequence[tuple[int, int]], sampled: int, levels: Sequence[Gr
     if len(runs) == 1:
         return Fraction(value, math.sqrt(floor * min(sampled, RECORDS_OF_ONE_BATCH)))
     off = [x - value * n for x, n in runs]
-    grouped = ([sum(off[number] for number in group) for group in groups] for groups in levels)
+    grouped = ([sum([off[number] for number in group]) for group in groups] for groups in levels)
     variance = max(_between(clusters) for clusters in (off, *grouped))
     return Fraction(value, math.sqrt(max(variance / whole**2, floor)))
 
 
 def _between(off: Sequence[float]) -> float:
     """m/(m-1) * sum of squares."""
-    return len(off) / (len(off) - 1) * sum(each * each for each in off)
+    return len(off) / (len(off) - 1) * sum([each * each for each in off])
 
 
 def _dimensions(
@@ -323,12 +331,13 @@ def _found(seen: Evidence, key: bytes, by_bytes: bool) -> Fraction:
     return seen.keys[key].bytes if by_bytes else seen.keys[key].records
 
 
-def weights(route: Route) -> dict[int, float]:
+@functools.lru_cache(maxsize=256)
+def weights(route: Route) -> Mapping[int, float]:
     """The part of a route's slots that each of its partitions holds; they add up to 1."""
     partitions: Counter[int] = Counter()
     for index, count in Counter(route.slots).items():
         partitions[route.shards[index].partition] += count
-    return {partition: count / len(route.slots) for partition, count in sorted(partitions.items())}
+    return MappingProxyType({p: count / len(route.slots) for p, count in sorted(partitions.items())})
 
 
 @dataclass(frozen=True, slots=True)

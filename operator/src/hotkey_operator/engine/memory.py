@@ -173,7 +173,7 @@ def _samples_seen(memory: Memory, spec: PolicySpec, observation: Observation) ->
     digests = {sample.partition: digest(sample, at, whose, spec.spread.by) for sample in observation.samples}
     evidence = {**memory.evidence, **{p: seen for p, seen in digests.items() if seen is not None}}
     mixed = _mixed_partitions(memory, at)
-    sampled = (record.key for sample in observation.samples for run in sample.runs for record in run)
+    sampled = {record.key for sample in observation.samples for run in sample.runs for record in run}
     return replace(
         memory,
         evidence={p: seen for p, seen in sorted(evidence.items()) if p not in mixed},
