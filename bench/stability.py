@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import math
+import multiprocessing
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +23,9 @@ from hotkey_operator.engine.pressure import BALANCED
 from hotkey_operator.engine.rates import imbalance
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import Route
-from tests.unit.engine.stream import ModelStream, spec
+from tests.unit.engine.stream import ModelStream, home, spec
 
+PROCESSES = 2  # loads that are simulated side by side: no time is measured here
 PARTITIONS = 12
 HOUR, DAY, WEEK = 3_600.0, 86_400.0, 604_800.0
 QUIET_RATE = 200.0  # records/s of other keys on each partition
@@ -187,21 +190,41 @@ def loads(seed: int) -> list[tuple[str, str, Load]]:
 
 def measure(run: Run) -> Weeks:
     """Simulate every load's week; an hour of each where only the way is shown."""
-    weeks = []
-    for name, what, load in loads(run.seed):
-        week = simulated(name, what, load, HOUR if run.quick else WEEK, run.seed)
-        run.say(f"stability, {name}: {week.per_day:.1f} changes a day, {week.over_hot:.2%} of the time over")
-        weeks.append(week)
-    calms = CALM_SECONDS[:1] if run.quick else CALM_SECONDS
-    return Weeks(weeks, [_oscillation(run, calm) for calm in calms])
-
-
-def _oscillation(run: Run, calm_seconds: float) -> Oscillation:
+    seconds = HOUR if run.quick else WEEK
     hours = 1 if run.quick else OSCILLATION_HOURS
-    week = simulated("", "", oscillating(calm_seconds), hours * HOUR, run.seed)
-    found = Oscillation(calm_seconds, [week.hours.count(hour) for hour in range(hours)])
-    run.say(f"stability, calm for {calm_seconds:.0f} s: {found.changes} changes an hour")
-    return found
+    calms = CALM_SECONDS[:1] if run.quick else CALM_SECONDS
+    weeks, oscillations = [], []
+    with multiprocessing.Pool(PROCESSES, _begun) as pool:
+        named = pool.imap(_week, [(name, seconds, run.seed) for name, _, _ in loads(run.seed)])
+        calmed = pool.imap(_oscillation, [(calm, hours, run.seed) for calm in calms])
+        for week in named:
+            run.say(
+                f"stability, {week.name}: {week.per_day:.1f} changes a day, "
+                f"{week.over_hot:.2%} of the time over"
+            )
+            weeks.append(week)
+        for found in calmed:
+            run.say(f"stability, calm for {found.calm_seconds:.0f} s: {found.changes} changes an hour")
+            oscillations.append(found)
+    return Weeks(weeks, oscillations)
+
+
+def _begun() -> None:
+    """A simulating process ends when it is told to, without a word; Ctrl-C is for the one that began it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _week(what: tuple[str, float, int]) -> Week:
+    named, seconds, seed = what
+    ((name, said, load),) = (each for each in loads(seed) if each[0] == named)
+    return simulated(name, said, load, seconds, seed)
+
+
+def _oscillation(what: tuple[float, int, int]) -> Oscillation:
+    calm_seconds, hours, seed = what
+    week = simulated("", "", oscillating(calm_seconds), hours * HOUR, seed)
+    return Oscillation(calm_seconds, [week.hours.count(hour) for hour in range(hours)])
 
 
 def simulated(name: str, what: str, load: Load, seconds: float, seed: int) -> Week:
@@ -262,7 +285,7 @@ def _bare(rates: Rates) -> list[float]:
     """The load of each partition with every key plain."""
     found = [0.0] * PARTITIONS
     for key, rate in rates.items():
-        found[partition_for(key, PARTITIONS)] += rate
+        found[home(key, PARTITIONS)] += rate
     return found
 
 
