@@ -138,6 +138,27 @@ def test_all_streams_together_are_held_to_their_bytes_per_second(cluster: Cluste
     run(scenario())
 
 
+def test_big_records_take_no_more_bytes_than_small_ones_and_leave_others_theirs(
+    cluster: Cluster, run: Run
+) -> None:
+    async def scenario() -> None:
+        big, small, brokers = fresh("big"), fresh("small"), cluster.brokers()
+        budget = SampleBudget(seconds=10)
+        for topic, records, value in ((big, 400, b"x" * 100_000), (small, 400, b"x")):
+            await cluster.world.create(topic, 1)
+            await cluster.world.append(topic, 0, [Put(b"%d" % i, value) for i in range(records)])
+        for seed in range(3):  # the first knows nothing of their size
+            taken = brokers.sampled_bytes
+            (sample,) = await brokers.sample(big, {0: (0, 400)}, (), budget, seed)
+            assert brokers.sampled_bytes - taken <= 2 * budget.bytes
+            await brokers.sample(small, {0: (0, 400)}, (), budget, seed)
+            brokers._sampler._saved += budget.bytes  # half a second goes by
+        assert len(sample.runs) >= 10, "once their size is known they are from all over the window"
+        assert sample.spans[-1][1] - sample.spans[0][0] >= 200
+
+    run(scenario())
+
+
 async def _turns(
     cluster: Cluster, brokers: KafkaBrokers, topic: str, spec: PolicySpec, last: Reason
 ) -> list[Reason]:

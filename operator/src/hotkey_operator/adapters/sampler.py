@@ -33,11 +33,14 @@ SAMPLER: dict[str, Any] = {
     "fetch.queue.backoff.ms": 1,  # the pause that the next run would wait for
     "max.partition.fetch.bytes": FETCH_BYTES,
     "queued.min.messages": 100,
+    "queued.max.messages.kbytes": 2_048,  # what is fetched ahead of big records is thrown away
 }
 _SAVED_SECONDS = 2.0  # of the budget may be spent at once
 _GAP = 64  # records between two runs are read through: asking anew costs more
+_GAP_BYTES = 4 * FETCH_BYTES  # unless they are big
 _OVERHEAD_BYTES = 24  # of a record beside its key and value
-_RECORD_BYTES = 500  # until a topic's records were seen
+_RECORD_BYTES = 500  # until a topic's records were seen,
+_AT_ONCE = 16  # and so many are taken at once then: they may be big
 _POLL_SECONDS = 0.02
 
 
@@ -98,8 +101,10 @@ class Sampler:
         seed: int,
     ) -> Reading:
         """Random runs of each window. Raises `Unavailable` where nothing may be read now."""
+        mean = self._mean(topic)
         plans = {
-            p: _plan(p, first, end, budget, random.Random(seed + p)) for p, (first, end) in windows.items()
+            p: _plan(p, first, end, budget, random.Random(seed + p), mean)
+            for p, (first, end) in windows.items()
         }
         plans = {p: stretches for p, stretches in plans.items() if stretches}
         if not plans:
@@ -137,8 +142,11 @@ class Sampler:
 
     def _fetched(self, topic: str, first: int, end: int) -> float:
         """Bytes that reading [first, end) takes: whole fetches."""
-        mean = self._record_bytes.get(topic, _RECORD_BYTES) + _OVERHEAD_BYTES
-        return max(FETCH_BYTES, mean * (end - first))
+        return max(FETCH_BYTES, self._mean(topic) * (end - first))
+
+    def _mean(self, topic: str) -> float:
+        """Bytes of a record, as far as they are known."""
+        return self._record_bytes.get(topic, _RECORD_BYTES) + _OVERHEAD_BYTES
 
     def _read_all(
         self,
@@ -155,7 +163,7 @@ class Sampler:
                 self._consumer.assign(
                     [TopicPartition(topic, p, stretch.position) for p, stretch in together.items()]
                 )
-                self._fill(together, reader, deadline)
+                self._fill(together, reader, deadline, allowed, topic in self._record_bytes)
                 spent = sum(_charge(stretch) for stretch in together.values())
                 self._spend(spent)
                 allowed -= spent
@@ -167,12 +175,21 @@ class Sampler:
         finally:
             self._consumer.unassign()
 
-    def _fill(self, stretches: Mapping[int, _Stretch], reader: DimensionReader, deadline: float) -> None:
+    def _fill(
+        self,
+        stretches: Mapping[int, _Stretch],
+        reader: DimensionReader,
+        deadline: float,
+        allowed: float,
+        is_known: bool,
+    ) -> None:
+        """Read them to their ends, or as far as time and bytes do. `is_known`: how big records are."""
         while wanted := sum(each.end - each.position for each in stretches.values() if not each.done):
             left = deadline - self._clock()
-            if left <= 0:
+            if left <= 0 or sum(each.data for each in stretches.values()) >= allowed:
                 return
-            for message in self._consumer.consume(wanted, timeout=min(left, _POLL_SECONDS)):
+            at_once = wanted if is_known else min(wanted, _AT_ONCE)
+            for message in self._consumer.consume(at_once, timeout=min(left, _POLL_SECONDS)):
                 _take(message, stretches, reader)
 
     def _spend(self, spent: int) -> None:
@@ -195,11 +212,12 @@ def _cost(stretches: Sequence[_Stretch]) -> int:
 
 
 def _plan(
-    partition: int, first: int, end: int, budget: SampleBudget, chance: random.Random
+    partition: int, first: int, end: int, budget: SampleBudget, chance: random.Random, mean_bytes: float
 ) -> list[_Stretch]:
     """Runs at random offsets that do not overlap, one in each of equal parts of the window; the stretches in
-    random order, so that reading only some of them is fair as well."""
+    random order, so that reading only some of them is fair as well. Of big records the runs are shorter."""
     records, runs_at_most = budget.of(partition)
+    records = min(records, int(budget.bytes / mean_bytes))
     count = min(runs_at_most, end - first)
     if count <= 0:
         return []
@@ -210,15 +228,15 @@ def _plan(
         size = min(length, high - low)
         start = chance.randint(low, high - size)
         runs.append(_Run(start, start + size))
-    stretches = list(_stretches(partition, runs))
+    stretches = list(_stretches(partition, runs, min(_GAP, _GAP_BYTES / mean_bytes)))
     chance.shuffle(stretches)
     return stretches
 
 
-def _stretches(partition: int, runs: Sequence[_Run]) -> Iterator[_Stretch]:
+def _stretches(partition: int, runs: Sequence[_Run], gap: float) -> Iterator[_Stretch]:
     together: list[_Run] = []
     for run in runs:
-        if together and run.start - together[-1].end > _GAP:
+        if together and run.start - together[-1].end > gap:
             yield _Stretch(partition, together, together[0].start)
             together = []
         together = [*together, run]
