@@ -119,6 +119,18 @@ def test_a_cooled_key_is_merged_back_after_the_release_time_and_no_sooner() -> N
     assert Reason.MERGED_BACK in [reason for decision in model.decisions for reason in events(decision)]
 
 
+@pytest.mark.parametrize(("left", "comes_home"), [(600.0, False), (300.0, True)])
+def test_a_key_comes_home_where_that_leaves_the_home_under_the_release_ratio_of_the_trigger(
+    left: float, comes_home: bool
+) -> None:
+    model = stream(spec(trigger={"recordsPerSecond": 1_000}, release={"for": "20s", "ratio": 0.5}))
+    spread_nike(model)
+    model.turns(5)
+    model.rates = {**QUIET, b"nike": left}  # beside 83/s of others at home
+    model.turns(60)
+    assert (model.table.route(b"nike") is None) is comes_home, verdicts(model.decisions[-1])
+
+
 def test_turns_without_a_sample_neither_begin_nor_end_the_time_of_a_cool_key() -> None:
     busy = {
         f"shop{i}".encode(): 10.0 for i in range(400)
