@@ -430,6 +430,17 @@ def test_two_equally_hot_keys_of_which_one_may_be_spread_are_told_as_too_many() 
     assert Reason.TOO_MANY_HOT_KEYS in {decision.reason for decision in model.decisions}
 
 
+@pytest.mark.parametrize(("limit", "is_home"), [(1, False), (2, True)])
+def test_a_key_that_comes_home_is_a_change_of_the_minute_too(limit: int, is_home: bool) -> None:
+    model = stream(spec(limits={"changesPerMinute": limit}, release={"for": "5s"}))
+    spread_nike(model)
+    model.rates = QUIET
+    model.turns(45)
+    assert (model.table.routes == ()) is is_home
+    model.turns(30)
+    assert model.table.routes == ()
+
+
 def test_changes_per_minute_are_limited() -> None:
     model = stream(spec(limits={"changesPerMinute": 1}))
     spread_nike(model)
