@@ -145,6 +145,8 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "no value": (("clicks",), {"key": "nike"}),
     "dimensions by position": (("clicks", b"v", "nike", -1, None, None, 0, None, {"user_id": 7}), {}),
     "dimensions by name": (("clicks", b"v", "nike"), {"dimensions": {"user_id": "u" * 600}}),
+    "a dimension behind another": (("clicks", b"v", "nike"), {"dimensions": {"x": 1, "user_id": 7}}),
+    "a dimension not interned": (("clicks", b"v", "nike"), {"dimensions": {"".join(("user", "_id")): "ü"}}),
     "dimensions of a mapping": (("clicks", b"v", "nike"), {"dimensions": os.environ}),
     "dimensions that are none": (("clicks", b"v", "nike"), {"dimensions": 7}),
     "any partition": (("clicks", b"v", "nike", -1), {}),
