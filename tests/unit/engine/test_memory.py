@@ -18,6 +18,7 @@ from hotkey_operator.engine.model import (
     TopicFacts,
 )
 from hotkey_operator.engine.pressure import Load, warm
+from hotkey_operator.engine.sizes import SLOW_SECONDS
 from hotkey_operator.engine.spec import Trigger
 from tests.unit.engine.stream import START, STREAM, spec
 
@@ -110,6 +111,20 @@ def test_what_samples_took_is_told_over_the_last_minute() -> None:
     assert sampling(later, START + 1 + SAMPLING_SECONDS) == replace(
         sampling(found, START + 1), bytes_per_second=0.0, partitions=0
     )
+
+
+def test_log_sizes_that_nobody_tells_any_more_are_forgotten() -> None:
+    def told(at: float, *sizes: int) -> Observation:
+        return replace(seen(at, (9, 9)), log_sizes=EndOffsets(START + at, sizes))
+
+    found = after(told(0, 0, 0), told(15, 90_000_000, 15), seen(16, (9, 9), sampled(0, 5, 5)))
+    assert found.sizes_from is Sizes.LOG_SIZE
+    shortly = learned(found, spec(), seen(30, (9, 9)))
+    assert shortly.log_sizes == found.log_sizes
+    later = learned(shortly, spec(), seen(15 + SLOW_SECONDS, (9, 9)))
+    assert later.sizes_from is Sizes.SAMPLED
+    again = learned(later, spec(), told(200, 90_000_015, 30))
+    assert again.sizes_from is not Sizes.LOG_SIZE, "one size is no growth"
 
 
 def evidence(mean_bytes: float) -> Evidence:

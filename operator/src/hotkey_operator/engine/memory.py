@@ -58,6 +58,7 @@ class Memory:
     told: Mapping[Reason, float] = field(default_factory=dict)
     lags: lag.Lags = field(default_factory=lag.Lags)
     log_sizes: sizes.Sizes = ()  # of each partition's log, where they are asked for
+    sized_at: float = float("-inf")  # when they last were told
 
     @property
     def last_change(self) -> float:
@@ -97,9 +98,18 @@ def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memor
     memory = _topic_seen(_table_seen(memory, observation), observation)
     if observation.ends is not None:
         memory = _groups_seen(_ends_seen(memory, observation.ends), spec, observation)
-    if observation.log_sizes is not None:
-        memory = replace(memory, log_sizes=sizes.extended(memory.log_sizes, observation.log_sizes))
+    memory = _sizes_seen(memory, observation)
     return _tallies_seen(_samples_seen(memory, spec, observation), observation)
+
+
+def _sizes_seen(memory: Memory, observation: Observation) -> Memory:
+    """Sizes that nobody tells any more grow no more: then those of sampled records are all there is."""
+    at, told = observation.at, observation.log_sizes
+    if told is not None:
+        return replace(memory, log_sizes=sizes.extended(memory.log_sizes, told), sized_at=at)
+    if not memory.log_sizes or within(at, memory.sized_at, sizes.SLOW_SECONDS):
+        return memory
+    return replace(memory, log_sizes=())
 
 
 def _topic_seen(memory: Memory, observation: Observation) -> Memory:
