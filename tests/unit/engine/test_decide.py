@@ -262,7 +262,8 @@ def test_a_thousand_hot_keys_at_once_spread_the_biggest_within_the_limit() -> No
 
 
 def test_the_coarsest_rung_that_spreads_is_taken() -> None:
-    model = stream(spec(**BY_USER), users={b"nike": 5_000})
+    finer_too = {**BY_USER, "spread": {"by": [["user_id"], ["user_id", "country_id"]]}}
+    model = stream(spec(**finer_too), users={b"nike": 5_000}, country="*")
     spread_nike(model)
     (route,) = model.table.routes
     assert route.by == ("user_id",)
