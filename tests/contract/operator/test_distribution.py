@@ -6,10 +6,12 @@ import hashlib
 from typing import Any
 
 import pytest
+import redis as redis_client
 
 from devstack import Stack
 from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.ports import PublishedEnvelope
+from hotkey_sdk.routing.names import reports_key
 from hotkey_sdk.routing.report import (
     KEY_REPORT_BYTES_AT_MOST,
     ClientReport,
@@ -266,6 +268,27 @@ def test_key_reports_that_one_read_has_no_room_for_are_counted_and_told_once(
         assert world.distribution.key_reports_left_out == 2
         assert [record.getMessage() for record in caplog.records] == ["key reports left out"]
         await world.distribution.forget_key_reports(where, [f"c{number}" for number in range(fits)])
+
+    try:
+        run(scenario())
+    finally:
+        run(world.close())
+
+
+def test_reports_of_very_many_clients_do_not_keep_redis_from_answering_others(run: Run, stack: Stack) -> None:
+    """Real Redis alone: the simulation's keeps nobody waiting."""
+    world, where, clients = RedisWorld(stack), stream(), 50_000
+    report = encode_report(ClientReport("c", Role.PRODUCER, 5, 1.0))
+
+    async def scenario() -> None:
+        with redis_client.Redis.from_url(stack.redis.url, socket_timeout=10) as connection:
+            connection.hset(reports_key(where), mapping={f"c{number}": report for number in range(clients)})
+            connection.config_resetstat()
+            assert len(await world.distribution.reports(where)) == 10_000
+            calls: Any = connection.info("commandstats")
+            connection.delete(reports_key(where))
+        assert "cmdstat_hkeys" not in calls, "it took every field, for a few"
+        assert calls["cmdstat_hstrlen"]["calls"] <= 20_000
 
     try:
         run(scenario())
