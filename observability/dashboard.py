@@ -53,7 +53,14 @@ def now() -> list[Drawn]:
     applied, clients = of("clients_applied", 'role="producer"'), of("clients", 'role="producer"')
     skew = ((1.2, "orange"), (2.0, "red"))
     return [
-        figure("Ready", "1 while the policy's condition Ready is True.", f"min({of('ready')})"),
+        figure(
+            "Ready",
+            "Whether the policy's condition Ready is True.",
+            f"min({of('ready')})",
+            steps=((1.0, "green"),),
+            least="red",
+            words={0: "no", 1: "yes"},
+        ),
         figure(
             "Imbalance",
             "Max over mean of the records per partition over 60 s.",
@@ -68,13 +75,18 @@ def now() -> list[Drawn]:
         ),
         figure("Keys spread", "Routed keys.", f"max({of('hot_keys')})"),
         figure(
-            "Topic", "Records per second of the whole topic.", f"max({of('records_per_second')})", unit="rps"
+            "Topic",
+            "Records per second of the whole topic.",
+            f"max({of('records_per_second')})",
+            unit="recps",
         ),
         figure(
             "Producers on the table",
             "Of those that report.",
             f"sum({applied}) / sum({clients})",
             unit="percentunit",
+            steps=((1.0, "green"),),
+            least="orange",
         ),
         figure(
             "Last turn",
@@ -126,7 +138,7 @@ def keys() -> list[Drawn]:
             "key",
             {
                 "share": ("percentunit", share),
-                "records/s": ("rps", f"max by (key) ({of('key_records_per_second')})"),
+                "records/s": ("recps", f"max by (key) ({of('key_records_per_second')})"),
                 "shards": ("short", f"max by (key) ({of('key_shards')})"),
             },
         ),
@@ -213,7 +225,7 @@ def cost() -> list[Drawn]:
         lines(
             "Records read as samples",
             "Of this topic.",
-            "rps",
+            "recps",
             (f"sum({rate(of('sampled_records_total'))})", "records/s"),
         ),
         lines(

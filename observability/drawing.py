@@ -19,11 +19,16 @@ from grafana_foundation_sdk.builders import (
 )
 from grafana_foundation_sdk.models.common import BigValueColorMode, BigValueGraphMode, VisibilityMode
 from grafana_foundation_sdk.models.dashboard import (
+    DashboardSpecialValueMapOptions,
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
+    SpecialValueMap,
+    SpecialValueMatch,
     Threshold,
     ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
 )
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
@@ -41,11 +46,26 @@ def query(
 
 
 def figure(
-    title: str, text: str, expression: str, *, unit: str = "short", steps: Sequence[tuple[float, str]] = ()
+    title: str,
+    text: str,
+    expression: str,
+    *,
+    unit: str = "short",
+    steps: Sequence[tuple[float, str]] = (),
+    least: str = "green",
+    words: Mapping[int, str] | None = None,
 ) -> stat.Panel:
-    """One number; `steps`: from which value on it has which colour, green below."""
-    found = [Threshold(value=None, color="green"), *(Threshold(value=at, color=color) for at, color in steps)]
+    """One number; `steps`: from which value on it has which colour, `least` below; `words` for values.
+
+    What is not there, or a quantile of nothing, reads `none`.
+    """
+    found = [Threshold(value=None, color=least), *(Threshold(value=at, color=color) for at, color in steps)]
     panel = stat.Panel().title(title).description(text).datasource(SOURCE).height(4).unit(unit)
+    nothing = DashboardSpecialValueMapOptions(
+        SpecialValueMatch.NULL_AND_NAN, ValueMappingResult(text="none", color="text")
+    )
+    said = {str(value): ValueMappingResult(text=word) for value, word in (words or {}).items()}
+    panel = panel.no_value("none").mappings([SpecialValueMap(nothing), *([ValueMap(said)] if said else [])])
     panel = panel.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(found))
     panel = panel.graph_mode(BigValueGraphMode.NONE).color_mode(BigValueColorMode.VALUE)
     reduced = style.ReduceDataOptions().calcs(["lastNotNull"])

@@ -147,6 +147,22 @@ def test_every_panel_says_what_it_shows_and_asks_the_chosen_source() -> None:
     assert len(titles) == len(set(titles))
 
 
+def test_a_number_that_is_not_there_reads_as_words_and_not_as_nan() -> None:
+    numbers = [panel["fieldConfig"]["defaults"] for panel in panels() if panel["type"] == "stat"]
+    special = [[each["options"] for each in n["mappings"] if each["type"] == "special"] for n in numbers]
+
+    assert numbers
+    assert {number["noValue"] for number in numbers} == {"none"}
+    assert all(found == [special[0][0]] and found[0]["match"] == "null+nan" for found in special)
+
+
+def test_a_policy_that_is_not_ready_is_red() -> None:
+    (ready,) = [panel["fieldConfig"]["defaults"] for panel in panels() if panel["title"] == "Ready"]
+    steps = {step["value"]: step["color"] for step in ready["thresholds"]["steps"]}
+
+    assert steps == {None: "red", 1.0: "green"}
+
+
 def test_no_two_panels_overlap_and_none_is_wider_than_the_page() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in BOARD["panels"]:
