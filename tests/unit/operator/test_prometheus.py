@@ -279,9 +279,26 @@ def test_servers_whose_headers_never_end_hold_up_no_other_policy(server: Server,
         ended.set()
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[::1", "http://a:99999", "http://\x00"])
+@pytest.mark.parametrize("url", ["http://", "http://[::1", "http://a:99999", "http://\x00", "//a", "a", ""])
 def test_a_url_that_is_none_is_told(url: str) -> None:
     assert "Prometheus at" in refusal(url)
+
+
+@pytest.mark.parametrize("url", ["ftp://me:geheim@a", "file:///etc/hosts", "unix:///run/x", "//me:geheim@a"])
+def test_what_is_not_asked_over_http_is_not_understood(url: str) -> None:
+    message = refusal(url)
+    assert "the URL is not understood" in message
+    assert "geheim" not in message
+
+
+def test_a_path_and_a_query_arrive_as_they_were_written(server: Server) -> None:
+    query = 'kafka_topic_partition_current_offset{topic="a+b%20c&d=e#f",x=~"\\\\d"}'
+    meter = PrometheusMeter(Http(), server.url + "/p 1/q%2Fr", query, "partition")
+    with pytest.raises(Unavailable):
+        asyncio.run(meter.end_offsets("clicks", 1))
+    (asked,) = map(urlsplit, server.asked)
+    assert asked.path == "/p%201/q%2Fr/api/v1/query"
+    assert parse_qs(asked.query) == {"query": [f"{query}[90s]"]}
 
 
 def test_a_password_in_the_url_is_not_told() -> None:

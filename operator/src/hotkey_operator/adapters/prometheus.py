@@ -56,7 +56,7 @@ class Http:
         try:
             # Around all of it: a server may take its time with every byte of its headers too.
             async with asyncio.timeout(self._timeout):
-                return await self._get(url)
+                return await self._get(_address(url))
         except TimeoutError:
             raise Unavailable(f"its answer did not end within {self._timeout:g} s") from None
         except ValueError:  # of aiohttp and yarl alike
@@ -64,12 +64,12 @@ class Http:
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(_words(error)) from None
 
-    async def _get(self, url: str) -> tuple[int, bytes]:
+    async def _get(self, url: URL) -> tuple[int, bytes]:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         # A session for each call: what was not read to its end is no use to the next one.
         async with (
             aiohttp.ClientSession(auto_decompress=False, headers=headers) as session,
-            session.get(URL(url, encoded=True), allow_redirects=False) as answer,
+            session.get(url, allow_redirects=False) as answer,
         ):
             body = bytearray()
             async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
@@ -200,6 +200,14 @@ def _shown(url: str) -> str:
     except ValueError:
         return url.rpartition("@")[2][:_SHOWN]
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _address(url: str) -> URL:
+    """The URL with all escaped that a request cannot hold. Raises `ValueError` where it names no server."""
+    address = URL(url)
+    if address.scheme not in ("http", "https") or not address.host:
+        raise ValueError(url)
+    return address
 
 
 def _words(error: Exception) -> str:
