@@ -19,7 +19,7 @@ Key:       nike
 Policy:    ads/clicks
 Topic:     clicks
 Table:     epoch 1790000001, 6 partitions, applied by 4/4 producers
-Carries:   4,012 records/s, 80.1% +- 1.2% of the topic
+Carries:   4,012 records/s, 80 % +- 1.2 % of the topic
 Now:       spread over 3 shards on 3 partitions; order is kept per user_id
 Decision:  Holding
 Why:       key nike is spread over 3 shards on 3 partitions; order is kept per user_id; still hot

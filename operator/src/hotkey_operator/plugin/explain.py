@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from hotkey_operator.engine import wording
 from hotkey_operator.engine.wording import count, evidence, name, order, price, spread
 from hotkey_operator.plugin.columns import NONE, age, fields, percent, table
 from hotkey_operator.plugin.destination import pieces
@@ -45,7 +46,7 @@ def _facts(found: Found, now: datetime) -> list[tuple[str, str]]:
     ]
     if known:
         rate = f"{verdict.records_per_second:,.0f} records/s"
-        share = f"{percent(verdict.share)} +- {percent(verdict.share_error)} of the topic"
+        share = f"{wording.percent(verdict.share)} +- {wording.percent(verdict.share_error)} of the topic"
         facts.append(("Carries", f"{rate}, {share}"))
     facts.append(("Now", spread(found.route) if found.route is not None else _unrouted(found)))
     if known:
