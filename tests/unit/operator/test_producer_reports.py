@@ -116,6 +116,26 @@ def test_what_is_told_of_partitions_that_are_not_there_is_not_kept() -> None:
     asyncio.run(scenario())
 
 
+def test_partitions_that_were_added_before_they_were_known_here_make_no_jump() -> None:
+    def told(at: float) -> KeyReport:
+        return KeyReport("a", 1.0, at, 2.0, tuple(PartitionCount(p, int(100 * at), 200) for p in range(2)))
+
+    async def scenario() -> None:
+        now = 0.0
+
+        async def read(_: Stream) -> tuple[KeyReport, ...]:
+            return (told(now),)
+
+        reports = ProducerReports(read, clock=lambda: NOW + now)
+        for partitions, seconds in ((1, range(0, 20, 2)), (2, range(20, 26, 2))):
+            for second in seconds:
+                now = float(second)
+                ledger = await reports.ledger(STREAM, partitions)
+        assert ledger.reading(2).offsets == (2_400, 600)
+
+    asyncio.run(scenario())
+
+
 def test_a_partition_that_a_full_report_had_no_room_for_makes_no_jump() -> None:
     full = tuple(PartitionCount(p, 1_000, 10) for p in range(PARTITIONS_AT_MOST))
     late = (PartitionCount(PARTITIONS_AT_MOST, 1_000_000, 30), *full[1:])

@@ -154,9 +154,13 @@ def _sent(old: KeyReport, new: KeyReport, seconds: float) -> dict[int, float]:
 
 
 def _unnamed(old: KeyReport, count: PartitionCount) -> int:
-    """What was sent before to a partition that a report did not name; one that was full left some out."""
+    """What was sent before to a partition that the last report did not name.
+
+    It may be new, or have been left out: a report has room for so many, and of partitions that were not known
+    here yet nothing was kept. Then what was sent in its window is about what was sent since.
+    """
     is_full = len(old.partitions) >= PARTITIONS_AT_MOST
-    return max(0, count.records - count.window_records) if is_full else 0
+    return max(0, count.records - count.window_records) if is_full or count.window_records else 0
 
 
 class Ledger:
