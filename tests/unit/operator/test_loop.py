@@ -453,7 +453,7 @@ def test_after_another_query_is_asked_the_rates_are_measured_anew() -> None:
         )
         turn = World().turn(one)
         await turn.step(NOW, 1)
-        measured = turn.memory = replace(turn.memory, log_sizes=(EndOffsets(NOW, (7, 7, 7)),))
+        measured = turn.memory = replace(turn.memory, log_sizes=(EndOffsets(NOW, (7, 7, 7)),), sized_at=NOW)
         await turn.step(NOW, 1)
         assert turn.memory.log_sizes == measured.log_sizes
         turn.spec = two
