@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from hotkey_operator.engine import flapping, lag, sizes, tallies
 from hotkey_operator.engine.heavy import Attribution, Evidence, digest
@@ -59,6 +60,10 @@ class Memory:
     lags: lag.Lags = field(default_factory=lag.Lags)
     log_sizes: sizes.Sizes = ()  # of each partition's log, where they are asked for
     sized_at: float = float("-inf")  # when they last were told
+    # Worked out once in a turn, which asks for each key.
+    _fresh: dict[float, Mapping[int, Evidence]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def last_change(self) -> float:
@@ -76,9 +81,12 @@ class Memory:
         """The partitions that are hot because a consumer group falls behind on them."""
         return self.lags.hot_at(at, self.last_change)
 
-    def fresh_evidence(self, at: float) -> dict[int, Evidence]:
+    def fresh_evidence(self, at: float) -> Mapping[int, Evidence]:
         """The samples that still say something at `at`."""
-        return {p: seen for p, seen in self.evidence.items() if within(at, seen.at, EVIDENCE_SECONDS)}
+        if at not in self._fresh:
+            fresh = {p: seen for p, seen in self.evidence.items() if within(at, seen.at, EVIDENCE_SECONDS)}
+            self._fresh[at] = MappingProxyType(fresh)
+        return self._fresh[at]
 
 
 def counted_by(memory: Memory, metrics: Metrics) -> Memory:
