@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotkey_operator.engine import rates
+from hotkey_operator.engine import estimates, rates
 from hotkey_operator.engine.model import EndOffsets
 
 
@@ -158,7 +158,7 @@ def test_a_noisy_quiet_partition_is_planned_with_its_slow_rate_and_a_hot_one_wit
         quiet += 90 if second % 2 else 110
         hot += 100 if second < 58 else 4_000
         readings.append([quiet, hot])
-    found = rates.steady(history(*readings), since=0)
+    found = estimates.steady(history(*readings), since=0)
     assert found is not None
     assert found[0] == pytest.approx(100, abs=1)
     assert found[1] == 4_000
@@ -167,7 +167,7 @@ def test_a_noisy_quiet_partition_is_planned_with_its_slow_rate_and_a_hot_one_wit
 def test_readings_from_before_a_change_are_left_out_of_the_plan() -> None:
     readings = [[100 * i] for i in range(31)] + [[3_000 + 105 * i] for i in range(1, 11)]
     found = history(*readings)
-    assert only(rates.steady(found, since=1_030)) == pytest.approx(105.0)
+    assert only(estimates.steady(found, since=1_030)) == pytest.approx(105.0)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_no_readings_make_a_negative_rate_or_an_error(
     found = rates.History()
     for at, offsets, unread in readings:
         found = rates.extended(found, EndOffsets(at, tuple(offsets), unread))
-    for measured in (rates.fast(found), rates.over(found, 60), rates.steady(found, 0)):
+    for measured in (rates.fast(found), rates.over(found, 60), estimates.steady(found, 0)):
         assert measured is None or all(rate >= 0 for rate in measured)
 
 

@@ -16,9 +16,18 @@ from hotkey_operator.engine.guards import Stop, first_stop
 from hotkey_operator.engine.heavy import KeyLoad, weights
 from hotkey_operator.engine.ladder import Step
 from hotkey_operator.engine.model import Cost, Rejected
-from hotkey_operator.engine.placement import SLOT_LOAD, TARGET, Ground, HotKey, Plan, in_table_order, plan
+from hotkey_operator.engine.placement import (
+    SLOT_LOAD,
+    TARGET,
+    Ground,
+    HotKey,
+    Plan,
+    in_table_order,
+    loads_now,
+    plan,
+)
 from hotkey_operator.engine.pressure import HEAVY
-from hotkey_operator.engine.rates import FAST_SECONDS, STEADY_SECONDS, SURELY
+from hotkey_operator.engine.rates import STEADY_SECONDS
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.shards import record_keys
 from hotkey_operator.engine.situation import Situation
@@ -138,10 +147,12 @@ def _spread(s: Situation, kept: tuple[Route, ...]) -> Outcome:
     moving = [each for each in kept if each.key not in waiting and each.key in s.keys]
     still = [each for each in kept if each not in moving]
     new, refused = _admitted(s, [load for load in s.heavy() if not s.is_settling(load.key)], len(kept))
-    hot = [*new, *(_routed(s, each) for each in moving)]
-    planned = _plan(s, hot, still)
+    sure = s if new else s.surely()
+    if sure is None:
+        return _nothing_gained(s, kept, new, refused)
+    planned = _plan(sure, [*new, *(_routed(sure, each) for each in moving)], still)
     routes = in_table_order((*still, *planned.routes))
-    if routes == kept or not _is_worth_it(s, planned, new):
+    if routes == kept or not _is_worth_it(sure, planned, new):
         return _nothing_gained(s, kept, new, refused)
     fitting, too_big = _within_size(s, routes, {each.key for each in new})
     refused |= too_big
@@ -247,9 +258,14 @@ def _apart(s: Situation, hot: Sequence[HotKey]) -> tuple[list[float], list[HotKe
 def _carried(s: Situation, hot: HotKey) -> dict[int, float]:
     """What a key puts on each partition now: as sampled, and by its slots where nothing was sampled.
 
+    By its slots everywhere where loads are borne out: then a sample of one partition says less.
+
     What strays is none of it: it stays where it is whatever the table says, so it is background.
     """
     load, route = s.keys[hot.key], s.table.route(hot.key)
+    if s.borne_out and route is not None and not is_whole(route):
+        nothing = Ground((0.0,) * s.topic.partitions, s.table.stream.topic, s.table.seed)
+        return dict(enumerate(loads_now(nothing, [replace(hot, load=load.follows, previous=route)])))
     carried = {partition: on - load.stray.get(partition, 0.0) for partition, on in load.on.items()}
     sampled = s.memory.fresh_evidence(s.at)
     for partition, weight in (weights(route) if route else {}).items():
@@ -259,22 +275,14 @@ def _carried(s: Situation, hot: HotKey) -> dict[int, float]:
 
 
 def _is_worth_it(s: Situation, planned: Plan, new: Sequence[HotKey]) -> bool:
-    """A key may be spread for the sum of what it takes off; planning again must relieve the hottest one."""
-    if new:
-        return planned.relief >= WORTH
-    return planned.gain >= WORTH and _is_sure(s, planned)
+    """A key may be spread for the sum of what it takes off; planning again must relieve the hottest one.
 
-
-def _is_sure(s: Situation, planned: Plan) -> bool:
-    """Whether planning spread keys anew would gain more than the noise of a second's count.
-
-    Nor is it worth a change where the partitions are much hotter than the table makes them: then records do
+    It is not worth a change where the partitions are much hotter than the table makes them: then records do
     not follow the table, and another table would not be followed either.
     """
-    if max(s.loads) * FOLLOWED > max(planned.before):
-        return False
-    count, worst = max(planned.before) / s.mean_size(), planned.worst / s.mean_size()
-    return count - worst > SURELY * math.sqrt(count / FAST_SECONDS)
+    if new:
+        return planned.relief >= WORTH
+    return planned.gain >= WORTH and max(s.loads) * FOLLOWED <= max(planned.before)
 
 
 def _nothing_gained(

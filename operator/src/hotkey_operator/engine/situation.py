@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hotkey_operator.engine import rates, sizes
+from hotkey_operator.engine import estimates, rates, sizes
 from hotkey_operator.engine.flapping import release_seconds
 from hotkey_operator.engine.heavy import KeyLoad, key_loads
 from hotkey_operator.engine.memory import CHANGED_SECONDS, MIXED_SECONDS, Memory
@@ -25,7 +25,8 @@ TURN_SECONDS = 0.25  # by how much a turn may come early and still count as a se
 class Situation:
     """`now`: fast rates, for the trigger. `steadied`: the best guess of the rates, to plan with; both None
     while nothing is measured. `hot`: partitions over the trigger, the hottest first. `keys`: what each
-    sampled key carries, in the planning unit, which is bytes where only bytes are too many."""
+    sampled key carries, in the planning unit, which is bytes where only bytes are too many.
+    `borne_out`: `steadied` has only such differences as seconds of counting bear out."""
 
     spec: PolicySpec
     at: float
@@ -37,6 +38,7 @@ class Situation:
     hot: tuple[int, ...]
     by_bytes: bool
     keys: Mapping[bytes, KeyLoad]
+    borne_out: bool = False
 
     @classmethod
     def of(cls, spec: PolicySpec, at: float, topic: TopicFacts, table: Table, memory: Memory) -> Situation:
@@ -44,7 +46,7 @@ class Situation:
         if quick is None or len(quick) != topic.partitions:
             return cls(spec, at, topic, table, memory, None, None, (), False, {})
         now = Load.of(quick, memory.evidence, sizes.growth(memory.log_sizes, sizes.FAST_SECONDS))
-        slow = rates.steady(memory.history, _steady_since(memory, at)) or quick
+        slow = estimates.steady(memory.history, _steady_since(memory, at)) or quick
         steadied = Load.of(slow, memory.evidence, sizes.growth(memory.log_sizes, sizes.SLOW_SECONDS))
         hot = over(spec.trigger, now, memory.lagging(at))
         by_bytes = only_in_bytes(spec.trigger, now, hot)
@@ -53,6 +55,25 @@ class Situation:
         since = {partition: memory.over_since.get(partition, at) for partition in hot}
         memory = replace(memory, over_since=since)
         return cls(spec, at, topic, table, memory, now, steadied, hot, by_bytes, keys)
+
+    def surely(self) -> Situation | None:
+        """The same with only those differences between partitions that the last seconds bear out.
+
+        None while they are too few since the last change of routes.
+        """
+        since = max(_steady_since(self.memory, self.at), self.at - rates.STEADY_SECONDS)
+        found = estimates.parts(self.memory.history, range(self.topic.partitions), since)
+        if found is None or self.steadied is None:
+            return None
+        total, believed = sum(self.steadied.records), found.believed()
+        records = tuple(believed[p] * total for p in range(self.topic.partitions))
+        steadied = Load.of(
+            records, self.memory.evidence, sizes.growth(self.memory.log_sizes, sizes.SLOW_SECONDS)
+        )
+        routes = {route.key: route for route in self.table.routes}
+        loads = steadied.unit(self.by_bytes)
+        keys = key_loads(self.memory.fresh_evidence(self.at), loads, self.by_bytes, routes)
+        return replace(self, steadied=steadied, keys=keys, borne_out=True)
 
     @property
     def loads(self) -> tuple[float, ...]:

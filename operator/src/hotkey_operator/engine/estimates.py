@@ -1,0 +1,126 @@
+"""What each partition carries now, as well as the readings of end offsets tell, and how sure that is.
+
+One second's count is noise: of counting, and of brokers and clients that are busy and deliver by fits and
+starts. So the noise is measured, never assumed. It knows nothing of keys.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from bisect import bisect_left
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from hotkey_operator.engine.rates import FAST_SECONDS, SLOW_SECONDS, Column, History, Rates, fast, over
+
+SURELY = 3.0  # standard deviations
+CERTAIN = 2.0  # standard errors
+CALM_PART = 0.25  # of the partitions is taken not to have changed: what they deviate by is noise
+CALM_NORMAL = 0.319  # standard deviations: so many of a normal distribution are nearer to its mean
+MEDIAN_ERROR = 1.25  # of the median of normal values, to that of their mean
+STEPS_AT_LEAST = 5  # of time, before their spread says how sure a part is
+
+
+def steady(history: History, since: float) -> Rates | None:
+    """The best guess of each partition's rate now: slow where it holds, else fast.
+
+    A second's count of a quiet partition has a noise of 1/sqrt(count); a minute's has an eighth of it, but
+    is wrong where the rate has just changed. What all partitions changed by alike is taken off first: their
+    parts of the load may hold where their rates do not. The slow one is then taken where the fast one is
+    within three standard deviations of it. These are of a Poisson count, or more where the quarter of the
+    partitions that deviate least deviate by more. `since`: readings before it are left out.
+    """
+    now_rates = fast(history)
+    if now_rates is None:
+        return None
+    slow_rates = over(after(history, since), SLOW_SECONDS)
+    if slow_rates is None:
+        return now_rates
+    common = _common(slow_rates, now_rates)
+    expected = [common * rate for rate in slow_rates]
+    off = [_deviation(rate, now) for rate, now in zip(expected, now_rates, strict=True)]
+    noise = max(1.0, sorted(map(abs, off))[int(CALM_PART * len(off))] / CALM_NORMAL)
+    found = zip(expected, now_rates, off, strict=True)
+    return tuple(rate if abs(by) <= SURELY * noise else now for rate, now, by in found)
+
+
+def _common(slow_rates: Rates, now_rates: Rates) -> float:
+    """By which factor all partitions changed; 1 where that may be chance."""
+    off = sorted(map(_deviation, slow_rates, now_rates))
+    if abs(off[(len(off) - 1) // 2]) * math.sqrt(len(off)) <= SURELY * MEDIAN_ERROR:
+        return 1.0
+    pairs = zip(slow_rates, now_rates, strict=True)
+    factors = sorted(now / rate for rate, now in pairs if rate * FAST_SECONDS >= 1)
+    return factors[(len(factors) - 1) // 2] if factors else 1.0
+
+
+def _deviation(expected: float, measured: float) -> float:
+    """In standard deviations of a Poisson count of so many seconds."""
+    return (measured - expected) * math.sqrt(FAST_SECONDS / max(expected, 1.0))
+
+
+def after(history: History, since: float) -> History:
+    """The history without its readings from before `since`; the newest one of each partition stays."""
+    if all(column.times[0] >= since for column in history.columns):
+        return history
+    columns = []
+    for column in history.columns:
+        first = min(bisect_left(column.times, since), len(column.times) - 1)
+        columns.append(Column(column.times[first:], column.offsets[first:], column.stalls[first:]))
+    return replace(history, columns=tuple(columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Of several partitions, the part of their load that each carries, and the standard error of one."""
+
+    values: Mapping[int, float]
+    error: float
+
+    def believed(self) -> dict[int, float]:
+        """The parts drawn to their mean by as much as the error of each may make them differ by chance.
+
+        The posterior means of equal priors whose variance is that of the parts less that of the errors
+        (empirical Bayes; Efron and Morris 1975), the latter taken two standard errors of a variance of n
+        values too high, `2 * sqrt(2 / (n - 1))` of it: where all differences may be chance none is left.
+        """
+        mean = statistics.fmean(self.values.values())
+        variance = statistics.pvariance(self.values.values(), mean)
+        chance = self.error**2 * (1 + CERTAIN * math.sqrt(2 / max(1, len(self.values) - 1)))
+        trust = max(0.0, 1 - chance / variance) if variance > 0 else 0.0
+        return {p: mean + trust * (part - mean) for p, part in self.values.items()}
+
+
+def parts(history: History, partitions: Collection[int], since: float) -> Parts | None:
+    """The parts of what these partitions carry, counted from `since` on; None while that says too little.
+
+    Every step of time is a cluster of records, and a part is the ratio estimator over them: with x_i of n_i
+    records in step i, `var = m/(m-1) * sum((x_i - f*n_i)^2) / (sum n_i)^2` (Cochran, Sampling Techniques,
+    chapter 9A). The error is the root of the mean over the partitions. So it has what makes counts uneven:
+    chance, and batches that come by fits and starts. `m` is how many steps of equal size these are worth,
+    `(sum n_i)^2 / sum n_i^2`: a burst after a calm tells little of how it may differ from the next one.
+    """
+    columns = [history.columns[p] for p in sorted(partitions)]
+    times = columns[0].times
+    first = bisect_left(times, since)
+    if any(column.times != times for column in columns) or len(times) - first <= STEPS_AT_LEAST:
+        return None
+    grown = [[b - a for a, b in itertools.pairwise(column.offsets[first:])] for column in columns]
+    real = [history.real_part(p) for p in sorted(partitions)]
+    steps = [
+        sum(part * step for part, step in zip(real, taken, strict=True)) for taken in zip(*grown, strict=True)
+    ]
+    whole = sum(steps)
+    count = whole**2 / sum(step * step for step in steps) if whole > 0 else 0.0
+    if count < STEPS_AT_LEAST:
+        return None
+    values = [part * sum(steps_of) / whole for part, steps_of in zip(real, grown, strict=True)]
+    squares = sum(
+        (part * step - value * total) ** 2
+        for part, value, steps_of in zip(real, values, grown, strict=True)
+        for step, total in zip(steps_of, steps, strict=True)
+    )
+    variance = count / (count - 1) * squares / whole**2 / len(columns)
+    return Parts(dict(zip(sorted(partitions), values, strict=True)), math.sqrt(variance))
