@@ -251,6 +251,8 @@ def test_every_binding_binds_the_account_of_the_deployment_to_a_role_that_is_the
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("signing.secretName=", "/signing/secretName"),
         ("replicas=2", "replicas"),
+        (r"podLabels.app\.kubernetes\.io/name=mine", "/podLabels/app.kubernetes.io~1name"),
+        (r"podLabels.helm\.sh/chart=mine", "/podLabels/helm.sh~1chart"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(helm: Program, values: str, message: str) -> None:
