@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -98,3 +99,26 @@ def test_where_a_dimension_was_looked_for_is_said_of_each_kind() -> None:
         "user: looked for in the header x-user; hour: from the record's time; "
         "ad: the policy names no place of it"
     )
+
+
+@pytest.mark.parametrize(
+    ("trigger", "told"),
+    [
+        ({"recordsPerSecond": 1_000}, r"takes 4,\d{3} records/s of 1,000 allowed, \d\.\d times the mean;"),
+        (
+            {"recordsPerSecond": 1_000, "skew": {"ratio": 2.5}},
+            r"takes 4,\d{3} records/s of 1,000 allowed, \d\.\d times the mean \(2\.5 allowed\);",
+        ),
+        (
+            {"bytesPerSecond": 250_000},
+            r"takes 4,\d{3} records/s \(0\.4\d MB/s of 0\.25 allowed\), \d\.\d times the mean;",
+        ),
+    ],
+    ids=["records", "skew", "bytes"],
+)
+def test_what_a_partition_takes_stands_beside_what_the_trigger_allows(
+    trigger: dict[str, object], told: str
+) -> None:
+    model = ModelStream(spec(trigger=trigger), HOT)
+    spread(model)
+    assert re.search(told, model.decisions[-1].message), model.decisions[-1].message

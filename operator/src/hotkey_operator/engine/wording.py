@@ -43,15 +43,29 @@ def percent(part: float) -> str:
 
 
 def heat(s: Situation, partition: int) -> str:
-    """`partition 3 takes 4,012 records/s, 9.6 times the mean`."""
+    """`partition 3 takes 4,012 records/s of 1,000 allowed, 9.6 times the mean`."""
     if s.now is None:
         return f"partition {partition} is not measured yet"
+    trigger = s.spec.trigger
     rate, mean = s.now.records[partition], s.now.mean_records
-    times = f", {rate / mean:.1f} times the mean" if mean > 0 else ""
-    size = f" ({s.now.bytes[partition] / 1e6:,.2f} MB/s)" if s.by_bytes and s.now.bytes else ""
+    much = f"{rate:,.0f} records/s" + _allowed(trigger.records_per_second)
+    if s.by_bytes and s.now.bytes:
+        limit = trigger.bytes_per_second
+        megabytes = limit / 1e6 if limit is not None else None
+        much += f" ({s.now.bytes[partition] / 1e6:,.2f} MB/s{_allowed(megabytes)})"
+    if mean > 0:
+        much += f", {rate / mean:.1f} times the mean"
+        much += f" ({trigger.skew.ratio:g} allowed)" if trigger.skew else ""
     lagging = s.memory.lagging(s.at).get(partition)
-    late = f"; group {lagging.group} is {lagging.seconds:,.0f} s behind on it" if lagging else ""
-    return f"partition {partition} takes {rate:,.0f} records/s{size}{times}{late}"
+    if lagging:
+        much += f"; group {lagging.group} is {lagging.seconds:,.0f} s behind on it"
+        much += f" ({trigger.lag_seconds:g} s allowed)" if trigger.lag_seconds is not None else ""
+    return f"partition {partition} takes {much}"
+
+
+def _allowed(limit: float | None) -> str:
+    """` of 1,000 allowed`; nothing where the trigger does not look at it."""
+    return "" if limit is None else f" of {f'{limit:,.6f}'.rstrip('0').rstrip('.')} allowed"
 
 
 def behind(s: Situation, slow: Slow) -> str:
