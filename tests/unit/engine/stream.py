@@ -104,6 +104,7 @@ class ModelStream:
     plain: Mapping[bytes, float] = field(default_factory=dict)  # the part of a key from such producers
     compacted: bool = False
     silent: bool = False  # no sample is answered in time
+    lumpy: float = 0.0  # how much a partition's records of a second vary: standard deviation over mean
     size_bytes: int = 100
     sizes: Mapping[bytes, int] = field(default_factory=dict)  # of the records of keys that differ
     sampled: int = 400  # records of a sample, in runs of 20
@@ -225,6 +226,8 @@ class ModelStream:
                     self.mix[partition].append((key, record_key, rate * part))
         for partition, flows in self.mix.items():
             mean = sum(rate for _, _, rate in flows) * seconds
+            if self.lumpy:
+                mean *= self.random.gammavariate(self.lumpy**-2, self.lumpy**2)
             self.ends[partition] += max(0, round(self.random.gauss(mean, mean**0.5)))
 
     def _sample(self, partition: int) -> PartitionSample | None:

@@ -133,6 +133,24 @@ def test_where_the_limit_on_shards_binds_the_plan_converges() -> None:
     assert len(writes(model)) <= 2, [each.message for each in writes(model)]
 
 
+@pytest.mark.parametrize("partitions", [12, 96])
+def test_records_that_come_by_fits_and_starts_are_no_reason_to_plan_anew(partitions: int) -> None:
+    # given an even load of which a key was spread
+    keys = {b"k%d" % i: 1_000.0 for i in range(10 * partitions)}
+    model = ModelStream(spec(trigger={"recordsPerSecond": 20_000}), keys, partitions)
+    model.turns(3)
+    model.rates = {**keys, b"nike": 40_000.0 * partitions}
+    model.turns(10)
+
+    # when brokers and clients are so busy that a second's counts differ by half, for two minutes
+    model.lumpy = 0.5
+    model.turns(120)
+
+    # then that is taken for what it is, but for a coincidence
+    assert len(writes(model)) <= 2, [each.message for each in writes(model)]
+    assert model.imbalance() < BALANCED
+
+
 @pytest.mark.parametrize("record_key", list(RecordKey))
 def test_a_finer_rung_is_taken_only_for_cause_and_given_back_when_the_cause_is_gone(
     record_key: RecordKey,

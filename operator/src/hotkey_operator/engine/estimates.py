@@ -16,10 +16,13 @@ from dataclasses import dataclass, replace
 from hotkey_operator.engine.rates import FAST_SECONDS, SLOW_SECONDS, Column, History, Rates, fast, over
 
 SURELY = 3.0  # standard deviations
+APART = 5.0  # standard errors: seen in ten seconds, by each partition, every second
 CERTAIN = 2.0  # standard errors
 CALM_PART = 0.25  # of the partitions is taken not to have changed: what they deviate by is noise
 CALM_NORMAL = 0.319  # standard deviations: so many of a normal distribution are nearer to its mean
 MEDIAN_ERROR = 1.25  # of the median of normal values, to that of their mean
+NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
+QUARTILES_ERROR = 5.45  # n times the variance of n normal values' variance by their quartiles, to its square
 STEPS_AT_LEAST = 5  # of time, before their spread says how sure a part is
 
 
@@ -74,23 +77,36 @@ def after(history: History, since: float) -> History:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Of several partitions, the part of their load that each carries, and the standard error of one."""
+    """Of several partitions, the part of their load that each carries, and the standard error of each."""
 
     values: Mapping[int, float]
-    error: float
+    errors: Mapping[int, float]
 
     def believed(self) -> dict[int, float]:
-        """The parts drawn to their mean by as much as the error of each may make them differ by chance.
+        """The parts as they are where they surely differ, else drawn together by what may be chance.
 
-        The posterior means of equal priors whose variance is that of the parts less that of the errors
-        (empirical Bayes; Efron and Morris 1975), the latter taken two standard errors of a variance of n
-        values too high, `2 * sqrt(2 / (n - 1))` of it: where all differences may be chance none is left.
+        A part surely differs where it is five standard errors from the median, its own or those of all,
+        whichever are larger: one burst makes its own error as large as the difference. The others are the
+        posterior means of equal priors whose variance is that of the parts less that of the errors
+        (empirical Bayes; Efron and Morris 1975). The former is by the middle half of the parts, so a few far
+        ones do not make the others believed; the latter is taken two standard errors too high: where all
+        differences may be chance none is left.
         """
-        mean = statistics.fmean(self.values.values())
-        variance = statistics.pvariance(self.values.values(), mean)
-        chance = self.error**2 * (1 + CERTAIN * math.sqrt(2 / max(1, len(self.values) - 1)))
+        if len(self.values) < 2:
+            return dict(self.values)
+        low, middle, high = statistics.quantiles(self.values.values(), n=4, method="inclusive")
+        error = math.sqrt(statistics.fmean(error**2 for error in self.errors.values()))
+        variance = ((high - low) / NORMAL_QUARTILES) ** 2
+        chance = error**2 * (1 + CERTAIN * math.sqrt(QUARTILES_ERROR / len(self.values)))
         trust = max(0.0, 1 - chance / variance) if variance > 0 else 0.0
-        return {p: mean + trust * (part - mean) for p, part in self.values.items()}
+        found = {
+            p: part
+            if abs(part - middle) > APART * max(error, self.errors[p])
+            else middle + trust * (part - middle)
+            for p, part in self.values.items()
+        }
+        whole = sum(found.values())
+        return {p: part / whole for p, part in found.items()} if whole > 0 else found
 
 
 def parts(history: History, partitions: Collection[int], since: float) -> Parts | None:
@@ -98,7 +114,7 @@ def parts(history: History, partitions: Collection[int], since: float) -> Parts 
 
     Every step of time is a cluster of records, and a part is the ratio estimator over them: with x_i of n_i
     records in step i, `var = m/(m-1) * sum((x_i - f*n_i)^2) / (sum n_i)^2` (Cochran, Sampling Techniques,
-    chapter 9A). The error is the root of the mean over the partitions. So it has what makes counts uneven:
+    chapter 9A). So the error has what makes counts uneven:
     chance, and batches that come by fits and starts. `m` is how many steps of equal size these are worth,
     `(sum n_i)^2 / sum n_i^2`: a burst after a calm tells little of how it may differ from the next one.
     """
@@ -117,10 +133,13 @@ def parts(history: History, partitions: Collection[int], since: float) -> Parts 
     if count < STEPS_AT_LEAST:
         return None
     values = [part * sum(steps_of) / whole for part, steps_of in zip(real, grown, strict=True)]
-    squares = sum(
-        (part * step - value * total) ** 2
+    scale = count / (count - 1) / whole**2
+    errors = [
+        math.sqrt(
+            scale
+            * sum((part * step - value * total) ** 2 for step, total in zip(steps_of, steps, strict=True))
+        )
         for part, value, steps_of in zip(real, values, grown, strict=True)
-        for step, total in zip(steps_of, steps, strict=True)
-    )
-    variance = count / (count - 1) * squares / whole**2 / len(columns)
-    return Parts(dict(zip(sorted(partitions), values, strict=True)), math.sqrt(variance))
+    ]
+    known = sorted(partitions)
+    return Parts(dict(zip(known, values, strict=True)), dict(zip(known, errors, strict=True)))
