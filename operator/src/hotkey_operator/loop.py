@@ -218,6 +218,7 @@ def _is_calm(spec: PolicySpec, observation: Observation, decision: Decision, mem
         not decision.actions
         and decision.reason in (Reason.STEADY, Reason.SUSPENDED)
         and observation.failure is None
+        and not observation.amiss
         and stored is not None
         and observation.published.table == stored
         and is_quiet(spec, memory, stored)

@@ -88,7 +88,8 @@ class Brokers(Meter, Protocol):
     ) -> tuple[PartitionSample, ...]:
         """Runs of records at random offsets of each partition's window [first, end).
 
-        A partition whose window is empty, or that gave nothing in time, is left out. Where the bytes do not
+        A partition whose window is empty, or that gave nothing in time, is left out; one that Kafka refuses
+        to read has a failure instead of runs. Where the bytes do not
         suffice, the first windows have precedence, and a sample that was cut is random all the same. Raises
         `Unavailable` also where all streams together have used up what may be read.
         """

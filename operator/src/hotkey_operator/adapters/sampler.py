@@ -62,6 +62,7 @@ class _Stretch:
     position: int
     done: bool = False
     data: int = 0
+    error: KafkaError | None = None
 
     @property
     def end(self) -> int:
@@ -91,6 +92,7 @@ class Sampler:
         self._saved = _SAVED_SECONDS * bytes_per_second
         self._saved_at = clock()
         self._record_bytes: dict[str, float] = {}
+        self._refused: dict[tuple[str, int], str] = {}  # the client tells a refusal once
 
     def read(
         self,
@@ -112,7 +114,7 @@ class Sampler:
         allowed = self._allowed(budget)
         affordable = self._affordable(topic, plans, allowed)
         self._read_all(topic, affordable, reader, allowed, self._clock() + budget.seconds)
-        found = (_sample(p, stretches, _cost(stretches)) for p, stretches in affordable.items())
+        found = (self._sample(topic, p, stretches) for p, stretches in affordable.items())
         samples = tuple(sorted((each for each in found if each is not None), key=lambda each: each.partition))
         self._learn(topic, samples)
         return Reading(samples, reader.undecodable)
@@ -192,6 +194,18 @@ class Sampler:
             for message in self._consumer.consume(at_once, timeout=min(left, _POLL_SECONDS)):
                 _take(message, stretches, reader)
 
+    def _sample(self, topic: str, partition: int, stretches: Sequence[_Stretch]) -> PartitionSample | None:
+        """What was read; where nothing was, why it was refused, be it an earlier time."""
+        sample = _sample(partition, stretches, _cost(stretches))
+        if sample is not None:
+            self._refused.pop((topic, partition), None)
+            return sample
+        error = next((stretch.error for stretch in stretches if stretch.error is not None), None)
+        if error is not None:
+            self._refused[topic, partition] = _refusal(topic, partition, error)
+        why = self._refused.get((topic, partition))
+        return PartitionSample(partition, (), failure=why) if why is not None else None
+
     def _spend(self, spent: int) -> None:
         self._saved -= spent
         self.bytes_read += spent
@@ -251,7 +265,9 @@ def _take(message: Message, stretches: Mapping[int, _Stretch], reader: Dimension
     error = message.error()
     if error is not None or offset is None:
         stretch.done = True
-        if error is not None and error.code() == KafkaError._PARTITION_EOF and offset is not None:
+        if error is None or error.code() != KafkaError._PARTITION_EOF:
+            stretch.error = error
+        elif offset is not None:
             stretch.position = max(stretch.position, min(offset, stretch.end))
         return
     if offset >= stretch.end:
@@ -268,6 +284,13 @@ def _take(message: Message, stretches: Mapping[int, _Stretch], reader: Dimension
         headers: Any = message.headers() or []
         read = reader.read(RawRecord(value, headers, timestamp if kind else None))
         run.records.append(SampledRecord(key, size, read))
+
+
+def _refusal(topic: str, partition: int, error: KafkaError) -> str:
+    """Kafka's own words, and what to do where it is known."""
+    denied = error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    remedy = "; grant the operator Read on the topic" if denied else ""
+    return f"Kafka: cannot sample partition {partition} of {topic}: {error.str()}{remedy}"
 
 
 def _sample(partition: int, stretches: Sequence[_Stretch], bytes_read: int) -> PartitionSample | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hotkey_operator.engine.model import Observation
+from hotkey_operator.engine.model import Observation, Read
 from hotkey_operator.engine.pressure import is_balanced
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec
-from hotkey_operator.engine.wording import behind, count, heat, name
+from hotkey_operator.engine.wording import behind, count, heat, name, unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,12 @@ def somebody_is_heavy(s: Situation) -> Stop | None:
 
 def _without_evidence(s: Situation, partition: int) -> Stop:
     if s.spec.metrics.sampling:
-        return Stop(Reason.SAMPLING, f"{heat(s, partition)}; its records are being sampled")
+        why = unread(s.memory, Read.SAMPLES)
+        what = f"its records cannot be sampled: {why}" if why else "its records are being sampled"
+        return Stop(Reason.SAMPLING, f"{heat(s, partition)}; {what}")
+    if (why := unread(s.memory, Read.KEY_REPORTS)) is not None:
+        what = f"metrics.sampling is off and the producers' key reports cannot be read: {why}"
+        return Stop(Reason.NOT_SAMPLED, f"{heat(s, partition)}, but {what}")
     return Stop(
         Reason.NOT_SAMPLED,
         f"{heat(s, partition)}, but metrics.sampling is off and no producer tells its keys: set "

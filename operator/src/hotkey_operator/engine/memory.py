@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from hotkey_operator.engine import flapping, lag, sizes, tallies
 from hotkey_operator.engine.heavy import Attribution, Evidence, digest
-from hotkey_operator.engine.model import EndOffsets, KeyTally, Observation, Sampling, Sizes
+from hotkey_operator.engine.model import EndOffsets, KeyTally, Observation, Read, Sampling, Sizes
 from hotkey_operator.engine.rates import History, extended
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
@@ -22,6 +22,7 @@ TABLES_KEPT = 8  # to attribute what was sent under an earlier one
 NATURAL_KEYS_KEPT = 4_096
 CHANGES_SECONDS = 60.0
 EVIDENCE_SECONDS = 15.0  # older samples say nothing of the keys of now
+AMISS_SECONDS = 15.0  # what could not be read is told so long: it is not tried in every turn
 SAMPLING_SECONDS = 60.0  # over which the bytes of samples are told
 OFFSETS_SURE = 500  # a sample over so many says alone what part of them are records
 MIXED_SECONDS = 2.0  # after a change a sample holds records of before and after
@@ -60,6 +61,7 @@ class Memory:
     lags: lag.Lags = field(default_factory=lag.Lags)
     log_sizes: sizes.Sizes = ()  # of each partition's log, where they are asked for
     sized_at: float = float("-inf")  # when they last were told
+    amiss: Mapping[Read, tuple[float, str]] = field(default_factory=dict)  # not read of late, and why
     # Worked out once in a turn, which asks for each key.
     _fresh: dict[float, Mapping[int, Evidence]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -103,11 +105,17 @@ def counted_by(memory: Memory, metrics: Metrics) -> Memory:
 
 def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memory:
     """The memory with what this turn saw: the table first, for samples are attributed through it."""
-    memory = _topic_seen(_table_seen(memory, observation), observation)
+    memory = _topic_seen(_table_seen(_amiss_seen(memory, observation), observation), observation)
     if observation.ends is not None:
         memory = _groups_seen(_ends_seen(memory, observation.ends), spec, observation)
     memory = _sizes_seen(memory, observation)
     return _tallies_seen(_samples_seen(memory, spec, observation), observation)
+
+
+def _amiss_seen(memory: Memory, observation: Observation) -> Memory:
+    at = observation.at
+    of_late = {what: told for what, told in memory.amiss.items() if within(at, told[0], AMISS_SECONDS)}
+    return replace(memory, amiss={**of_late, **{what: (at, why) for what, why in observation.amiss.items()}})
 
 
 def _sizes_seen(memory: Memory, observation: Observation) -> Memory:

@@ -40,13 +40,14 @@ class PartitionSample:
     Records within a run are neighbours of one compressed batch and so not independent: error bounds come
     from the spread over runs. `spans`: the offsets [first, end) that each run was read through, in the order
     of `runs`, so that one may hold no record; empty where they are not known. `bytes_read`: what reading it
-    cost, at most.
+    cost, at most. `failure`: why there are no runs, in words for people.
     """
 
     partition: int
     runs: tuple[tuple[SampledRecord, ...], ...]
     spans: tuple[tuple[int, int], ...] = ()
     bytes_read: int = 0
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,14 @@ class Progress:
     starts: Mapping[int, int] = field(default_factory=dict)
 
 
+class Read(StrEnum):
+    """What a turn reads beside the topic and its end offsets, and goes on without."""
+
+    SAMPLES = "samples"
+    LOG_SIZES = "log sizes"
+    KEY_REPORTS = "producers' key reports"
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """All that one turn knows. `topic` None: it does not exist; `rival` names the older policy, if any.
@@ -160,7 +169,8 @@ class Observation:
     published: Published = Published(reachable=False)
     reports: tuple[ClientReport, ...] = ()
     rival: str | None = None
-    failure: str | None = None  # what could not be read this turn, in words for people
+    failure: str | None = None  # why the topic or its end offsets could not be read, in words for people
+    amiss: Mapping[Read, str] = field(default_factory=dict)  # the same of what is read beside them
     unreadable: Unreadable | None = None
     log_sizes: EndOffsets | None = None  # bytes of each partition's log instead of offsets
     tallies: tuple[KeyTally, ...] = ()  # of partitions whose producers told their keys

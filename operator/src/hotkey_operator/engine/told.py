@@ -26,7 +26,7 @@ from hotkey_operator.engine.routing import Outcome
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec, unsupported_fields
 from hotkey_operator.engine.truth import damage
-from hotkey_operator.engine.wording import count, grounds, name, names, spread
+from hotkey_operator.engine.wording import amiss, count, grounds, name, names, spread
 from hotkey_sdk.routing.report import ClientReport, Role
 from hotkey_sdk.routing.table import Route, Table
 
@@ -234,7 +234,7 @@ def _ready(s: Situation, observation: Observation, decision: Decision, table: Ta
     figures = decision.summary
     applied = f"applied by {figures.producers_applied}/{count(figures.producers, 'producer')}"
     topic = f"topic {table.stream.topic} with {count(s.topic.partitions, 'partition')}"
-    why = f"{topic}, epoch {table.epoch}, {applied}"
+    why = f"{topic}, epoch {table.epoch}, {applied}{amiss(s.memory)}"
     return Condition(ConditionType.READY, True, Reason.GOVERNING, why)
 
 

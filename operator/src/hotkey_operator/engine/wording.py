@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hotkey_operator.engine.model import Basis, Cost, KeyVerdict, Rejected
+from hotkey_operator.engine.model import Basis, Cost, KeyVerdict, Read, Rejected
 from hotkey_sdk.routing.table import Dimension, Route
 
 if TYPE_CHECKING:
     from hotkey_operator.engine.lag import Slow
+    from hotkey_operator.engine.memory import Memory
     from hotkey_operator.engine.situation import Situation
 
 KEY_CHARACTERS = 64
+WHY_CHARACTERS = 300  # of what another system said
 
 
 def name(key: bytes) -> str:
@@ -79,6 +81,18 @@ def behind(s: Situation, slow: Slow) -> str:
         f"{late} ({records}) on partition {slow.partition} and {what}; {heat(s, slow.partition)}: "
         "moving a key would not help"
     )
+
+
+def unread(memory: Memory, what: Read) -> str | None:
+    """Why this could not be read of late, in the words of whom was asked; None where it could."""
+    why = memory.amiss[what][1].replace("\n", " ") if what in memory.amiss else None
+    return why if why is None or len(why) <= WHY_CHARACTERS else f"{why[: WHY_CHARACTERS - 1]}…"
+
+
+def amiss(memory: Memory) -> str:
+    """`; not read: samples (Kafka: ...)`, of all that could not be read of late."""
+    found = [f"{what} ({why})" for what in Read if (why := unread(memory, what)) is not None]
+    return f"; not read: {', '.join(found)}" if found else ""
 
 
 def part_of(s: Situation, key: bytes, partition: int) -> str:

@@ -18,6 +18,7 @@ from hotkey_operator.engine.model import (
     PartitionSample,
     Progress,
     Published,
+    Read,
     StoredTable,
     TopicFacts,
     Unreadable,
@@ -67,7 +68,7 @@ async def gather(
     stream = topic.stream if topic is not None else _stored_stream(stored, spec) or known
     if stream is None:
         return Observation(now, None, stored=stored, rival=rival, failure=failure, unreadable=unreadable)
-    (ends, samples, unseen), published, (reports, progress), beside = await asyncio.gather(
+    (ends, samples, blind, unsampled), published, (reports, progress), beside = await asyncio.gather(
         _load(ports, spec, memory, stored, topic, now, seed, pace_seconds if rival is None else None),
         read_published(ports, stream, now),
         _clients(ports, spec, memory, stream, topic if rival is None else None, now),
@@ -82,7 +83,8 @@ async def gather(
         published=published,
         reports=reports,
         rival=rival,
-        failure=failure or unseen or beside.failure,
+        failure=failure or blind,
+        amiss={**({Read.SAMPLES: unsampled} if unsampled else {}), **beside.amiss},
         unreadable=unreadable,
         progress=progress,
         log_sizes=beside.log_sizes,
@@ -156,19 +158,22 @@ async def _load(
     now: float,
     seed: int,
     pace_seconds: float | None,
-) -> tuple[EndOffsets | None, tuple[PartitionSample, ...], str | None]:
+) -> tuple[EndOffsets | None, tuple[PartitionSample, ...], str | None, str | None]:
+    """The end offsets and samples, why there are no end offsets, and why a sample was not read."""
     if topic is None or pace_seconds is None:
-        return None, (), None
+        return None, (), None, None
     try:
         ends = await _ends(ports, spec, memory, stored, topic, now, pace_seconds)
     except Unavailable as error:
-        return None, (), str(error)
+        return None, (), str(error), None
     windows = windows_to_sample(spec, memory, stored, ends, now)
     budget = replace(BUDGET, fewer_runs=fewer_runs(spec, memory, stored, ends)) if windows else BUDGET
     try:
-        return ends, await _sample(ports, spec, await newest(ports, spec, windows), budget, seed), None
+        found = await _sample(ports, spec, await newest(ports, spec, windows), budget, seed)
     except Unavailable as error:
-        return ends, (), str(error)
+        return ends, (), None, str(error)
+    read = tuple(sample for sample in found if sample.failure is None)
+    return ends, read, None, next((sample.failure for sample in found if sample.failure is not None), None)
 
 
 async def _ends(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from hotkey_operator.engine.model import EndOffsets, KeyTally, TopicFacts
+from hotkey_operator.engine.model import EndOffsets, KeyTally, Read, TopicFacts
 from hotkey_operator.engine.spec import PolicySpec, Source
 from hotkey_operator.ports import Meter, Ports, Sources, Unavailable
 
@@ -15,11 +15,11 @@ Windows = Mapping[int, tuple[int, int]]  # of offsets [first, end), by partition
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What is known beside the counters; `failure`: what of it could not be read, in words for people."""
+    """What is known beside the counters; `amiss`: what of it could not be read, in words for people."""
 
     log_sizes: EndOffsets | None = None
     tallies: tuple[KeyTally, ...] = ()
-    failure: str | None = None
+    amiss: Mapping[Read, str] = field(default_factory=dict)
 
 
 def meter(ports: Ports, spec: PolicySpec, topic: TopicFacts) -> Meter:
@@ -36,7 +36,8 @@ async def read_beside(ports: Ports, spec: PolicySpec, topic: TopicFacts | None) 
     (sizes, no_sizes), (tallies, no_tallies) = await asyncio.gather(
         _log_sizes(ports.sources, spec, topic), _tallies(ports.sources, spec, topic)
     )
-    return Beside(sizes, tallies, "; ".join(filter(None, (no_sizes, no_tallies))) or None)
+    amiss = {Read.LOG_SIZES: no_sizes, Read.KEY_REPORTS: no_tallies}
+    return Beside(sizes, tallies, {what: why for what, why in amiss.items() if why is not None})
 
 
 async def newest(ports: Ports, spec: PolicySpec, windows: Windows) -> Windows:
