@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hotkey_operator.plugin.destination import DimensionError, placed
-from hotkey_operator.plugin.explain import explanation, value
+from hotkey_operator.plugin.explain import explanation, remembered, value
 from hotkey_operator.plugin.policies import Found, find, nearest, policies, whose_shard
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.router import Router
@@ -120,6 +120,18 @@ def test_an_unknown_key_has_its_like_named() -> None:
     known = [policy(NIKE, {**NIKE, "key": "adidas"})]
     assert find(known, b"nikee") == []
     assert nearest(known, b"nikee") == ["nike"]
+
+
+def test_the_latest_events_tell_of_a_key_that_was_just_taken_back() -> None:
+    back = event("nike cooled and went back to plain keys", "MergedBack", "2026-01-31T11:59:58Z")
+    whose = {"involvedObject": {"namespace": "ads", "name": "clicks"}}
+    other = {"involvedObject": {"namespace": "shop", "name": "clicks"}}
+    events = [back | whose, back | other, event("nike2 cooled and went back to plain keys") | whose]
+    assert remembered([policy()], events, "nike", NOW) == [
+        "POLICY       AGE   TYPE     REASON       MESSAGE",
+        "ads/clicks   2s    Normal   MergedBack   nike cooled and went back to plain keys",
+    ]
+    assert remembered([policy()], events, "puma", NOW) == []
 
 
 def test_a_shards_record_key_is_told_to_be_one() -> None:

@@ -15,7 +15,7 @@ from hotkey_operator.plugin.arguments import Options, parse
 from hotkey_operator.plugin.cluster import Cluster, ClusterError, Forbidden, Object, connect
 from hotkey_operator.plugin.columns import printable
 from hotkey_operator.plugin.destination import DimensionError, placed
-from hotkey_operator.plugin.explain import explanation, value
+from hotkey_operator.plugin.explain import explanation, remembered, value
 from hotkey_operator.plugin.policies import Found, Policy, find, hottest, nearest, policies, whose_shard
 from hotkey_operator.plugin.top import key_table, overview, values
 from hotkey_operator.verdicts import key_text
@@ -52,7 +52,8 @@ def _explain(cluster: Cluster, options: Options) -> int:
     for number, each in enumerate(found):
         if number:
             print()
-        print("\n".join(explanation(each, _events(cluster, each.policy), now)))
+        events = _events(cluster, each.policy.namespace, each.policy.name)
+        print("\n".join(explanation(each, events, now)))
     return 0
 
 
@@ -74,13 +75,17 @@ def _place(found: Sequence[Found], options: Options) -> int:
 
 
 def _not_known(cluster: Cluster, options: Options, read: Sequence[Policy], key: bytes) -> int:
-    where = _scope(cluster, options)
+    where, namespace = _scope(cluster, options), _namespace(cluster, options)
+    events = remembered(read, _events(cluster, namespace), key_text(key), datetime.now(UTC))
     elsewhere = "" if options.everywhere else "; -A looks into all namespaces"
     shown = key_text(key) or "(empty)"
     lines = [f"key {shown} is not known in {where}: it is neither heavy nor spread{elsewhere}"]
     shard, near = whose_shard(read, key), nearest(read, key)
     if shard is not None:
         lines = [f"{shard}; explain that one"]
+    elif events:
+        lines = [f"key {shown} is neither heavy nor spread in {where} now; the latest Events tell of it:"]
+        return _failed("\n".join([*lines, *("  " + line for line in events)]))
     elif near:
         lines.append(f"nearest: {', '.join(near)}")
     known = hottest(read)[:_HOTTEST]
@@ -123,7 +128,7 @@ def _print_top(cluster: Cluster, options: Options) -> int:
 
 
 def _read(cluster: Cluster, options: Options) -> list[Policy]:
-    namespace = None if options.everywhere else options.namespace or cluster.namespace
+    namespace = _namespace(cluster, options)
     found = cluster.policies(namespace)
     if options.policy is not None:
         found = [each for each in found if each["metadata"]["name"] == options.policy]
@@ -135,9 +140,14 @@ def _read(cluster: Cluster, options: Options) -> list[Policy]:
     return policies(found, tables)
 
 
-def _events(cluster: Cluster, policy: Policy) -> list[Object]:
+def _namespace(cluster: Cluster, options: Options) -> str | None:
+    """None: all of them."""
+    return None if options.everywhere else options.namespace or cluster.namespace
+
+
+def _events(cluster: Cluster, namespace: str | None, policy: str | None = None) -> list[Object]:
     try:
-        return cluster.events(policy.namespace, policy.name)
+        return cluster.events(namespace, policy)
     except ClusterError:
         return []  # who may read policies need not read Events
 
@@ -151,7 +161,7 @@ def _no_policies(cluster: Cluster, options: Options) -> str:
 def _scope(cluster: Cluster, options: Options) -> str:
     if options.everywhere:
         return "any namespace"
-    return f"namespace {options.namespace or cluster.namespace}"
+    return f"namespace {_namespace(cluster, options)}"
 
 
 def _print_value(document: object, form: str) -> None:

@@ -54,10 +54,14 @@ class Cluster:
         """The RoutingTables of a namespace, or of all. Raises `ClusterError`."""
         return self._list(TABLES, namespace)
 
-    def events(self, namespace: str, policy: str) -> list[Object]:
-        """The Events on a policy. Raises `ClusterError`."""
-        wanted = f"involvedObject.kind=HotKeyPolicy,involvedObject.name={policy}"
-        found = self._call("list events", self._core.list_namespaced_event, namespace, field_selector=wanted)
+    def events(self, namespace: str | None, policy: str | None = None) -> list[Object]:
+        """The Events on a policy, on those of a namespace, or on all. Raises `ClusterError`."""
+        wanted = "involvedObject.kind=HotKeyPolicy" + (f",involvedObject.name={policy}" if policy else "")
+        if namespace is None:
+            found = self._call("list events", self._core.list_event_for_all_namespaces, field_selector=wanted)
+        else:
+            list_them = self._core.list_namespaced_event
+            found = self._call("list events", list_them, namespace, field_selector=wanted)
         return list(self._api.sanitize_for_serialization(found)["items"])  # type: ignore[no-untyped-call]
 
     def _list(self, plural: str, namespace: str | None) -> list[Object]:

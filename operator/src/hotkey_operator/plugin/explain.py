@@ -13,6 +13,7 @@ from hotkey_operator.plugin.destination import pieces
 from hotkey_operator.plugin.policies import Found, Object, Policy
 
 _EVENTS = 8
+_COLUMNS = ("AGE", "TYPE", "REASON", "MESSAGE")
 
 
 def explanation(found: Found, events: Sequence[Object], now: datetime) -> list[str]:
@@ -34,6 +35,14 @@ def value(found: Found) -> dict[str, object]:
         for piece in (pieces(route) if route is not None else ())
     ]
     return {**whose, "key": found.text, **found.entry, "route": shards}
+
+
+def remembered(read: Sequence[Policy], events: Iterable[Object], text: str, now: datetime) -> list[str]:
+    """What the latest Events on these policies say of a key that nothing else tells of; empty: nothing."""
+    whose = {(each.namespace, each.name) for each in read}
+    about = [each for each in _naming_it(events, text) if _policy_of(each) in whose]
+    rows = [("/".join(_policy_of(each)), *_row(each, now)) for each in about]
+    return table(("POLICY", *_COLUMNS), rows) if rows else []
 
 
 def _facts(found: Found, now: datetime) -> list[tuple[str, str]]:
@@ -111,22 +120,26 @@ def _conditions(policy: Policy, now: datetime) -> list[str]:
 
 
 def _events(events: Iterable[Object], text: str, now: datetime) -> list[str]:
+    rows = [_row(each, now) for each in _naming_it(events, text)]
+    return ["Events:", *table(_COLUMNS, rows, "  ")] if rows else ["Events:  " + NONE]
+
+
+def _naming_it(events: Iterable[Object], text: str) -> list[Object]:
     """The latest Events that name the key, the newest last."""
     naming = _naming(name(text.encode("utf-8", "surrogatepass")))
     about = [each for each in events if naming.search(str(each.get("message", "")))]
     about.sort(key=lambda each: (_when(each), str(each.get("reason", "")), str(each.get("message", ""))))
-    rows = [
-        (
-            age(_when(each), now),
-            str(each.get("type", "")),
-            str(each.get("reason", "")),
-            str(each.get("message", "")),
-        )
-        for each in about[-_EVENTS:]
-    ]
-    if not rows:
-        return ["Events:  " + NONE]
-    return ["Events:", *table(("AGE", "TYPE", "REASON", "MESSAGE"), rows, "  ")]
+    return about[-_EVENTS:]
+
+
+def _row(event: Object, now: datetime) -> tuple[str, ...]:
+    told = (str(event.get(field, "")) for field in ("type", "reason", "message"))
+    return age(_when(event), now), *told
+
+
+def _policy_of(event: Object) -> tuple[str, str]:
+    about = event.get("involvedObject") or {}
+    return str(about.get("namespace", "")), str(about.get("name", ""))
 
 
 def _when(event: Object) -> str:
