@@ -122,3 +122,14 @@ def test_what_a_partition_takes_stands_beside_what_the_trigger_allows(
     model = ModelStream(spec(trigger=trigger), HOT)
     spread(model)
     assert re.search(told, model.decisions[-1].message), model.decisions[-1].message
+
+
+def test_while_no_sample_comes_it_is_not_said_that_no_key_is_big_enough_although_one_is_spread() -> None:
+    cold = {b"cold%d" % number: 10.0 for number in range(300)}
+    model = ModelStream(spec(trigger={"recordsPerSecond": 100}), {**cold, b"nike": 4_000.0}, partitions=48)
+    spread(model)
+    model.silent = True
+    found = [model.turn() for _ in range(25)]
+    assert model.table.route(b"nike") is not None
+    assert Reason.SAMPLING in {decision.reason for decision in found}
+    assert Reason.NO_DOMINANT_KEY not in {decision.reason for decision in found}

@@ -123,8 +123,8 @@ def somebody_is_heavy(s: Situation) -> Stop | None:
     perhaps = s.perhaps_heavy()
     if any(s.is_settling(route.key) for route in s.table.routes):
         return Stop(Reason.SETTLING, f"{heat(s, partition)}; the last change is not yet visible")
-    if partition not in s.memory.fresh_evidence(s.at):
-        return _without_evidence(s, partition)
+    if (blind := without_evidence(s)) is not None:
+        return blind
     if perhaps:
         return Stop(Reason.SAMPLING, f"{heat(s, partition)}; not yet sure of key {name(perhaps[0].key)}")
     return Stop(
@@ -132,7 +132,11 @@ def somebody_is_heavy(s: Situation) -> Stop | None:
     )
 
 
-def _without_evidence(s: Situation, partition: int) -> Stop:
+def without_evidence(s: Situation) -> Stop | None:
+    """That nothing is known of the keys of the hottest partition, and why; None where something is."""
+    partition = s.long_hot[0]
+    if partition in s.memory.fresh_evidence(s.at):
+        return None
     if s.spec.metrics.sampling:
         why = unread(s.memory, Read.SAMPLES)
         what = f"its records cannot be sampled: {why}" if why else "its records are being sampled"

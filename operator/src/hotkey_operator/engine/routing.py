@@ -12,7 +12,7 @@ from hotkey_operator.engine import ladder, middling
 from hotkey_operator.engine.background import believed
 from hotkey_operator.engine.cooling import coarsened, merged_back
 from hotkey_operator.engine.costs import accounted, is_whole
-from hotkey_operator.engine.guards import Stop, first_stop
+from hotkey_operator.engine.guards import Stop, first_stop, without_evidence
 from hotkey_operator.engine.heavy import KeyLoad, weights
 from hotkey_operator.engine.ladder import Step
 from hotkey_operator.engine.model import Cost, Rejected
@@ -304,6 +304,8 @@ def _nothing_gained(
     if any(each.key in s.keys and s.keys[each.key].total > 0 for each in kept):
         holding = f"{heat(s, s.long_hot[0])}; the routes stand: other ones would not surely be better"
         return Outcome(Reason.HOLDING, holding, kept)
+    if (blind := without_evidence(s)) is not None:
+        return Outcome(blind.reason, blind.message, kept)
     no_key = f"{heat(s, s.long_hot[0])}, but no key of it is big enough to be worth a route"
     return Outcome(Reason.NO_DOMINANT_KEY, no_key, kept)
 
