@@ -133,6 +133,24 @@ def test_where_the_limit_on_shards_binds_the_plan_converges() -> None:
     assert len(writes(model)) <= 2, [each.message for each in writes(model)]
 
 
+def test_the_users_that_eight_sampled_records_name_are_placed_by_what_they_carry() -> None:
+    # given users by Zipf's law, of whom the first has 7 % of the key
+    policy = spec(
+        dimensions=[{"name": "user_id", "from": {"jsonPath": "$.user_id"}}], spread={"by": [["user_id"]]}
+    )
+    keys = {b"k%d" % i: 1.0 for i in range(1_000)}
+    model = ModelStream(policy, keys, users={b"nike": 100_000}, zipf=1.0, sampled=1_000)
+    model.turns(3)
+
+    # when
+    model.rates = {**keys, b"nike": 4_000.0}
+    model.turns(10)
+
+    # then it is nearly even, where the three biggest users alone would leave 1.28
+    assert model.imbalance() < BALANCED
+    assert len(writes(model)) == 1
+
+
 @pytest.mark.parametrize("partitions", [12, 96])
 def test_records_that_come_by_fits_and_starts_are_no_reason_to_plan_anew(partitions: int) -> None:
     # given an even load of which a key was spread

@@ -19,7 +19,7 @@ from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import RecordKey, Route, Table, shard_key
 
 KEYS_KEPT = 64  # of each sample
-VALUES_KEPT = 16  # of each key and rung
+VALUES_KEPT = 64  # of each key and rung
 RECORDS_OF_ONE_BATCH = 50  # neighbours of one compressed batch: a single run counts as n/50 observations
 NEIGHBOURS = (2, 4)  # runs taken together
 GROUPS_AT_LEAST = 5  # fewer say nothing of a spread

@@ -18,7 +18,7 @@ from hotkey_operator.engine.wording import looked_for, name, percent, value_name
 UNSPLIT_AT_MOST = 0.75  # of a key may be a value that no partition fits, else spreading the rest gains little
 CLEARLY_SMALLER = 0.75  # of a coarser rung's biggest value: less is not worth a finer one that does not fit
 VISIBLE = 0.5  # of a key's records must carry every dimension of a rung
-VALUES_COUNTED = 20  # records of one value, before its slot is believed to be heavier
+VALUES_COUNTED = 8  # records of one value, before its slot is believed to be heavier
 
 
 @dataclass(frozen=True, slots=True)
