@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from devstack.postgres import Postgres
 from hotkey_aggregator.events import LATEST_CLICK_TIME, Reason
 from hotkey_aggregator.store import (
     HOUR_MILLISECONDS,
@@ -32,23 +33,36 @@ from hotkey_aggregator.store import (
 )
 from hotkey_aggregator.windows import Clicks, Source, Window, minute_of
 from tests.contract.aggregator.flushes import DEFAULT, HOT, P0, P1, OpenStore, Row, clicks, flush, move
+from tests.postgres_server import new_schema
 
 AWKWARD = "a:1.nul\x00 \u202ertl \"quoted\" \\ 'single' \n\t\U0001f45f"
 DAY = 24 * HOUR_MILLISECONDS
 
 
-def duckdb_stores(folder: Path) -> OpenStore:
+def duckdb_stores(request: pytest.FixtureRequest) -> OpenStore:
     from hotkey_aggregator.duckdb_store import DuckDBStore
 
+    folder: Path = request.getfixturevalue("tmp_path")
     return lambda keeping=DEFAULT: DuckDBStore(folder / "counts.duckdb", keeping)
 
 
-STORES: dict[str, Callable[[Path], OpenStore]] = {"duckdb": duckdb_stores}
+def postgres_stores(request: pytest.FixtureRequest) -> OpenStore:
+    from hotkey_aggregator.postgres_store import PostgresStore
+
+    server: Postgres = request.getfixturevalue("postgres")
+    schema = new_schema()
+    return lambda keeping=DEFAULT: PostgresStore(server.dsn, keeping, schema)
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], OpenStore]] = {
+    "duckdb": duckdb_stores,
+    "postgres": postgres_stores,
+}
 
 
 @pytest.fixture(params=list(STORES))
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    return STORES[request.param](tmp_path)
+def open_store(request: pytest.FixtureRequest) -> OpenStore:
+    return STORES[request.param](request)
 
 
 @pytest.fixture

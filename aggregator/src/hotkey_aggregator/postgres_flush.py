@@ -1,0 +1,206 @@
+"""What one flush does within its transaction: move offsets, store new ids, add to windows, keep dead letters.
+
+Each step locks rows in one order for all members, and the steps always follow in this order: offsets, ids,
+windows, dead letters.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import psycopg
+from psycopg import Connection, sql
+
+from hotkey_aggregator.postgres_connections import BigInts
+from hotkey_aggregator.postgres_copy import (
+    Hashing,
+    Integers,
+    Texts,
+    copy_rows,
+    escaped,
+    timestamps,
+    unescaped,
+)
+from hotkey_aggregator.postgres_ids import Hit, Sorted, sort_out
+from hotkey_aggregator.postgres_schema import Day
+from hotkey_aggregator.postgres_windows import Deltas
+from hotkey_aggregator.store import DeadLetter, OffsetMove
+from hotkey_aggregator.windows import Clicks
+
+RACES = 100
+"""How often a flush may meet ids that another member has stored since it asked."""
+
+_MOVES = """
+    unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::integer[], %s::bigint[])
+        as move (topic, topic_id, "partition", expected, next_offset, leader_epoch, event_time)
+"""
+
+_MOVE_ON = f"""
+    update offsets as held
+    set next_offset = move.next_offset, leader_epoch = move.leader_epoch, event_time = move.event_time
+    from {_MOVES}
+    where (held.topic, held.topic_id, held."partition") = (move.topic, move.topic_id, move."partition")
+      and held.next_offset = move.expected
+"""
+
+_MOVE_FIRST = f"""
+    insert into offsets
+    select topic, topic_id, "partition", next_offset, leader_epoch, event_time from {_MOVES}
+    where expected is null
+    on conflict do nothing
+"""
+
+_ADD_COUNTS = """
+    insert into counts as held
+    select minute, advertiser_key, ad_key, clicks,
+           case cost_high when 0 then cost_low::numeric else cost_high::numeric * 4294967296 + cost_low end,
+           advertiser_id, ad_id
+    from stage
+    on conflict (minute, advertiser_key, ad_key) do update
+    set clicks = held.clicks + excluded.clicks, cost = held.cost + excluded.cost
+    where held.advertiser_id = excluded.advertiser_id and held.ad_id = excluded.ad_id
+"""
+
+_DISPLACED = """
+    select (extract(epoch from stage.minute) * 1000)::bigint, stage.advertiser_key, stage.ad_key
+    from stage join counts using (minute, advertiser_key, ad_key)
+    where stage.advertiser_id != counts.advertiser_id or stage.ad_id != counts.ad_id
+"""
+
+_INSERT_DEAD = """
+    insert into dead
+    select * from unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::text[], %s::text[],
+                         %s::bytea[], %s::bytea[], %s::bytea[], %s::bigint[])
+    on conflict do nothing
+"""
+
+
+class OffsetsDifferError(Exception):
+    """Some move's `expected` is not what the store holds."""
+
+
+def move_offsets(connection: Connection[Any], moves: Sequence[OffsetMove]) -> None:
+    """Compare and set. Raises `OffsetsDifferError`."""
+    if not moves:
+        return
+    columns = [
+        [move.source.topic for move in moves],
+        [move.source.topic_id for move in moves],
+        [move.source.partition for move in moves],
+        [move.expected for move in moves],
+        [move.position.next_offset for move in moves],
+        [move.position.leader_epoch for move in moves],
+        [move.position.event_time for move in moves],
+    ]
+    moved = connection.execute(_MOVE_ON, columns).rowcount
+    moved += connection.execute(_MOVE_FIRST, columns).rowcount
+    if moved != len(moves):
+        raise OffsetsDifferError
+
+
+def insert_ids(connection: Connection[Any], clicks: Clicks, kept: Sequence[Day], hashing: Hashing) -> Sorted:
+    """Store the ids that are new. Asks again when another member has stored one of them meanwhile."""
+    payloads = np.asarray(clicks.digests, np.int64)
+    for attempt in itertools.count(1):
+        found = sort_out(clicks, payloads, hashing, lambda asked: _hits(connection, kept, asked))
+        if not len(found.new):
+            return found
+        texts = Texts.of([clicks.event_ids[row] for row in found.new.tolist()])
+        statement = sql.SQL("copy {} from stdin (format binary)").format(kept[0].table)
+        try:
+            with connection.transaction():
+                _copy(connection, statement, [found.digests, payloads[found.new]], [texts])
+        except psycopg.errors.UniqueViolation:
+            if attempt == RACES:
+                raise
+            continue
+        break
+    return found
+
+
+def add_counts(connection: Connection[Any], deltas: Deltas, hashing: Hashing) -> None:
+    """Add to the windows. Of two windows with the same keys one gets the next keys, and so on."""
+    for attempt in range(1, 2**31):
+        deltas = deltas.take(deltas.order)
+        same = np.zeros(len(deltas), np.bool_)
+        keys = (deltas.minutes, deltas.advertiser_keys, deltas.ad_keys)
+        same[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+        staged = deltas.take(np.flatnonzero(~same))
+        _stage(connection, staged)
+        if connection.execute(_ADD_COUNTS).rowcount != len(staged):
+            same |= _displaced(connection, deltas)
+        if not same.any():
+            return
+        connection.execute("truncate stage")
+        deltas = deltas.take(np.flatnonzero(same))
+        deltas = deltas.with_ad_keys(hashing(deltas.ad_ids, attempt))
+
+
+def insert_dead(connection: Connection[Any], letters: Sequence[DeadLetter]) -> int:
+    """Keep those that are not there yet; how many they are."""
+    columns = [
+        *places(letters),
+        [letter.reason.value for letter in letters],
+        [escaped(letter.detail) for letter in letters],
+        [letter.key for letter in letters],
+        [letter.value for letter in letters],
+        [msgspec.msgpack.encode(letter.headers) for letter in letters],
+        [letter.timestamp for letter in letters],
+    ]
+    return connection.execute(_INSERT_DEAD, columns).rowcount
+
+
+def _hits(connection: Connection[Any], kept: Sequence[Day], asked: Integers) -> list[Hit]:
+    """See `postgres_ids.Find`. Each day is asked by itself: one scan of its index takes all digests."""
+    found: list[Hit] = []
+    digests_asked = BigInts(asked)
+    for number, day in enumerate(kept):
+        statement = sql.SQL("select digest, payload, id from {} where digest = any(%b)").format(day.table)
+        rows = connection.execute(statement, [digests_asked], prepare=True, binary=True).fetchall()
+        found += [Hit(digest, payload, unescaped(text), number == 0) for digest, payload, text in rows]
+    return found
+
+
+def _copy(
+    connection: Connection[Any],
+    statement: sql.SQL | sql.Composed,
+    integers: Sequence[Integers],
+    texts: Sequence[Texts],
+) -> None:
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for chunk in copy_rows(integers, texts):
+            copy.write(chunk)
+
+
+def _stage(connection: Connection[Any], deltas: Deltas) -> None:
+    integers = [
+        timestamps(deltas.minutes),
+        deltas.advertiser_keys,
+        deltas.ad_keys,
+        deltas.clicks,
+        deltas.costs_high,
+        deltas.costs_low,
+    ]
+    texts = [Texts.of(deltas.advertiser_ids), Texts.of(deltas.ad_ids)]
+    _copy(connection, sql.SQL("copy stage from stdin (format binary)"), integers, texts)
+
+
+def _displaced(connection: Connection[Any], deltas: Deltas) -> Any:
+    """Which of the deltas were staged and found their keys taken by other texts."""
+    taken = set(connection.execute(_DISPLACED).fetchall())
+    keys = zip(deltas.minutes.tolist(), deltas.advertiser_keys.tolist(), deltas.ad_keys.tolist(), strict=True)
+    return np.array([key in taken for key in keys], np.bool_)
+
+
+def places(letters: Sequence[DeadLetter]) -> list[Sequence[object]]:
+    """The columns that tell dead letters apart."""
+    return [
+        [letter.source.topic for letter in letters],
+        [letter.source.topic_id for letter in letters],
+        [letter.source.partition for letter in letters],
+        [letter.offset for letter in letters],
+    ]
