@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import xxhash
 
-from hotkey_aggregator.events import Click, NotAClickError, Reason, cost_in_millionths, decode_all
+from hotkey_aggregator.events import Click, NotAClickError, Reason, cost_in_millionths, decode, decode_all
 from hotkey_aggregator.store import HOUR_MILLISECONDS, DeadLetter, Flush, Keeping, OffsetMove, Position
 from hotkey_aggregator.windows import Clicks, Source
 
@@ -123,6 +123,7 @@ class Pending:
         self._sources: list[Source] = []  # by number; a number keeps its meaning until the process ends
         self._numbers: dict[tuple[str, int], int] = {}  # of the assigned ones
         self._stored: dict[Source, Position | None] = {}
+        self._retired: set[Source] = set()  # another log has their place, but what was read of them waits
         self._next: dict[Source, Position] = {}
         self._columns = _Columns()
         self._dead: list[DeadLetter] = []
@@ -141,7 +142,7 @@ class Pending:
     @property
     def sources(self) -> Collection[Source]:
         """The assigned partitions."""
-        return self._stored.keys()
+        return self._stored.keys() - self._retired
 
     def source(self, topic: str, partition: int) -> Source | None:
         """Which log an assigned partition is; None where it is not assigned."""
@@ -155,11 +156,12 @@ class Pending:
     def assign(self, source: Source, stored: Position | None) -> None:
         """Take on a partition that the store holds up to `stored`; None when it holds nothing of it.
 
-        If another log had its place (the topic was made anew), that one is given up.
+        If another log had its place (the topic was made anew), what was read of that one is flushed with the
+        next flush: it cannot be read again.
         """
         former = self.source(source.topic, source.partition)
-        if former is not None:
-            self.release([former])
+        if former is not None and former != source:
+            self._retired.add(former)
         if source not in self._sources:
             self._sources.append(source)
         self._numbers[source.topic, source.partition] = self._sources.index(source)
@@ -171,8 +173,10 @@ class Pending:
         waits = not gone.isdisjoint(self._next)
         for source in gone:
             del self._stored[source]
-            del self._numbers[source.topic, source.partition]
             self._next.pop(source, None)
+            if self.source(source.topic, source.partition) == source:
+                del self._numbers[source.topic, source.partition]
+        self._retired -= gone
         if waits:
             self._columns = self._columns.without({self._sources.index(source) for source in gone})
             self._dead = [letter for letter in self._dead if letter.source not in gone]
@@ -219,8 +223,10 @@ class Pending:
         )
         columns, dead = self._columns, self._dead
         self._stored.update(self._next)
-        self._next = {}
-        self._columns, self._dead, self._bytes = _Columns(), [], 0
+        for source in self._retired:
+            del self._stored[source]
+        self._retired = set()
+        self._clear()
         clicks = Clicks(
             columns.event_ids,
             columns.advertiser_ids,
@@ -234,9 +240,19 @@ class Pending:
         )
         return Flush(clicks, tuple(dead), moves, now)
 
+    def drop(self) -> None:
+        """Give all partitions up and let go of what waits."""
+        self._numbers, self._stored, self._retired = {}, {}, set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._next = {}
+        self._columns, self._dead, self._bytes = _Columns(), [], 0
+
     def _rows(self, records: Sequence[Record]) -> _Rows:
         number_of = self._numbers.get
-        source_of = [number_of((record.topic(), record.partition()), -1) for record in records]  # type: ignore[arg-type]
+        places = [(record.topic(), record.partition()) for record in records]
+        source_of = [number_of(place, -1) for place in places]  # type: ignore[arg-type]
         if -1 in source_of:
             records = [record for record, number in zip(records, source_of, strict=True) if number >= 0]
             source_of = [number for number in source_of if number >= 0]
@@ -320,6 +336,16 @@ class Pending:
 
 def _next_offset(position: Position | None) -> int | None:
     return None if position is None else position.next_offset
+
+
+def why_not_counted(value: bytes | None, now: int, keeping: Keeping) -> NotAClickError | None:
+    """Why a record of this value would not be counted; None when it would."""
+    try:
+        time = decode(value).click_time
+    except NotAClickError as error:
+        return error
+    earliest, latest = now - keeping.windows, now + FUTURE_MILLISECONDS
+    return None if earliest <= time <= latest else _refused_time(time, earliest, latest)
 
 
 def _refused_time(time: int, earliest: int, latest: int) -> NotAClickError:

@@ -226,7 +226,6 @@ def was_committed(flush: Flush, positions: Mapping[Source, Position]) -> bool:
     If somebody else moved it there, the same records were counted: either way there is nothing left to write.
     """
     return bool(flush.moves) and all(
-        (stored := positions.get(move.source)) is not None
-        and stored.next_offset == move.position.next_offset
+        (stored := positions.get(move.source)) is not None and stored.next_offset == move.position.next_offset
         for move in flush.moves
     )

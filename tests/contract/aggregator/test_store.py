@@ -33,6 +33,7 @@ from hotkey_aggregator.store import (
 )
 from hotkey_aggregator.windows import Clicks, Source, Window, minute_of
 from tests.contract.aggregator.flushes import DEFAULT, HOT, P0, P1, OpenStore, Row, clicks, flush, move
+from tests.contract.aggregator.model_store import ModelStore
 from tests.postgres_server import new_schema
 
 AWKWARD = "a:1.nul\x00 \u202ertl \"quoted\" \\ 'single' \n\t\U0001f45f"
@@ -54,7 +55,18 @@ def postgres_stores(request: pytest.FixtureRequest) -> OpenStore:
     return lambda keeping=DEFAULT: PostgresStore(server.dsn, keeping, schema)
 
 
+def model_stores(_: pytest.FixtureRequest) -> OpenStore:
+    opened: list[ModelStore] = []
+
+    def open_again(keeping: Keeping = DEFAULT) -> ModelStore:
+        opened.append(opened[-1].opened_again(keeping) if opened else ModelStore(keeping))
+        return opened[-1]
+
+    return open_again
+
+
 STORES: dict[str, Callable[[pytest.FixtureRequest], OpenStore]] = {
+    "model": model_stores,
     "duckdb": duckdb_stores,
     "postgres": postgres_stores,
 }

@@ -207,16 +207,26 @@ def test_several_partitions_are_given_up_at_once() -> None:
     assert (pending.events, flush.moves, len(flush.clicks)) == (0, (), 0)
 
 
-def test_a_topic_made_anew_is_another_source_and_starts_anew() -> None:
+def test_a_topic_made_anew_is_another_source_and_what_was_read_of_the_old_one_is_kept() -> None:
     pending = assigned(P0, stored=Position(70))
     pending.take(read(P0, "a", start=70), NOW)
 
     pending.assign(P0_ANEW, None)
-    jumps = pending.take(read(P0, "b"), NOW)
+    jumps = pending.take(read(P0_ANEW, "b"), NOW)
 
     flush = pending.flush(NOW)
-    assert (jumps, where(flush)) == ([], {"b": (P0_ANEW, 0)})
-    assert [(move.source, move.expected) for move in flush.moves] == [(P0_ANEW, None)]
+    assert (jumps, where(flush)) == ([], {"a": (P0, 70), "b": (P0_ANEW, 0)})
+    assert {(move.source, move.expected) for move in flush.moves} == {(P0, 70), (P0_ANEW, None)}
+    assert set(pending.sources) == {P0_ANEW}
+    pending.take(read(P0_ANEW, "c", start=1), NOW)
+    assert [move.source for move in pending.flush(NOW).moves] == [P0_ANEW]
+
+
+def test_what_is_dropped_is_not_flushed_and_nothing_is_assigned() -> None:
+    pending = assigned(P0)
+    pending.take(read(P0, "a"), NOW)
+    pending.drop()
+    assert (pending.flush(NOW).moves, pending.events, set(pending.sources)) == ((), 0, set())
 
 
 def test_records_that_do_not_follow_on_are_taken_and_told() -> None:
