@@ -34,6 +34,18 @@ class Repeat:
     """Of the click that was counted under the id; None where it was not recorded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """What of a batch is new."""
+
+    repeats: tuple[Repeat, ...]
+    """In the order of their rows."""
+    fresh: NDArray[np.bool_] | None
+    """Whether each row is new; None if all are."""
+    hashes: Hashes
+    """Of the new rows, ascending."""
+
+
 def segment_milliseconds(horizon: int) -> int:
     """Length of a segment of arrival time: whole hours, such that a horizon has some two dozen of them."""
     return max(1, -(-horizon // (SEGMENTS_A_HORIZON * HOUR_MILLISECONDS))) * HOUR_MILLISECONDS
@@ -62,29 +74,35 @@ class CountedIds:
             self._filter = IdFilter()
             self._filter = self._filter_of_store(ids)
 
-    def add(self, batch: pa.Table, now: int) -> tuple[pa.Table, list[Repeat]]:
-        """Insert the ids of a batch that are new; the rows that are new, and what the others repeat."""
-        hashes = self._hashes(batch)
+    def sift(self, batch: pa.Table) -> Sifted:
+        """Which clicks of a batch, which statements can read as `batch`, have an id that is new."""
+        columns = self._file.connection.execute("select hash(event_id) as hash from batch").fetchnumpy()
+        hashes: Hashes = np.asarray(columns["hash"], np.uint64)
         order = np.argsort(hashes)
         ascending = hashes[order]
         repeats_of = _repeats_within(batch, ascending, order)
         found = self._stored(batch, ascending, order, repeats_of)
         repeats = [Repeat(row, digest) for row, digest in found.items()]
-        if repeats_of:
-            digests = batch["digest"]
-            repeats += [
-                Repeat(row, found[first] if first in found else digests[first].as_py())
-                for row, first in repeats_of.items()
-            ]
-        segment = self._open_segment(now)
+        for row, first in repeats_of.items():
+            digest = found[first] if first in found else batch["digest"][first].as_py()
+            repeats.append(Repeat(row, digest))
         if not repeats:
-            self._insert(segment, batch, ascending)
-            return batch, []
+            return Sifted((), None, ascending)
         fresh = np.ones(len(hashes), np.bool_)
         fresh[[repeat.row for repeat in repeats]] = False
-        new = batch.filter(pa.array(fresh))
-        self._insert(segment, new, ascending[fresh[order]])
-        return new, sorted(repeats, key=lambda repeat: repeat.row)
+        return Sifted(tuple(sorted(repeats, key=lambda r: r.row)), fresh, ascending[fresh[order]])
+
+    def add(self, table: str, hashes: Hashes, now: int) -> None:
+        """Insert the ids of an Arrow table; `hashes` are theirs, ascending."""
+        segment = self._open_segment(now)
+        # Before the commit: a filter that knows too much does no harm, whatever becomes of the transaction.
+        self._filter.add(hashes, segment)
+        self._file.rows(
+            f"""
+            insert into ids_{segment}
+            select event_id, hash(event_id), digest, source, "offset" from {table}
+            """
+        )
 
     def expire(self, now: int) -> None:
         """Drop the segments that ended before the horizon, and keep count of the ids in them."""
@@ -97,22 +115,6 @@ class CountedIds:
                 self._file.rows("delete from segments where number = ?", [number])
         for number in gone:
             self._filter.forget(number)
-
-    def _insert(self, segment: int, new: pa.Table, ascending: Hashes) -> None:
-        # Before the commit: a filter that knows too much does no harm, whatever becomes of the transaction.
-        self._filter.add(ascending, segment)
-        with self._file.tables(fresh=new):
-            self._file.rows(
-                f"""
-                insert into ids_{segment}
-                select event_id, hash(event_id), digest, source, "offset" from fresh
-                """
-            )
-
-    def _hashes(self, batch: pa.Table) -> Hashes:
-        with self._file.tables(batch=batch):
-            columns = self._file.connection.execute("select hash(event_id) as hash from batch").fetchnumpy()
-        return np.asarray(columns["hash"], np.uint64)
 
     def _stored(
         self, batch: pa.Table, ascending: Hashes, order: Rows, repeats_of: dict[int, int]
@@ -144,14 +146,15 @@ class CountedIds:
 
     def _open_segment(self, now: int) -> int:
         ends = (now // self._length + 1) * self._length
-        self._file.rows("update segments set ends = ? where ends is null", [ends])
         last = self._file.rows("select number, ends from segments order by number desc limit 1")
-        if last and now < last[0][1]:
-            return int(last[0][0])
-        number = last[0][0] + 1 if last else 0
-        self._file.rows("insert into segments values (?, ?)", [number, ends])
-        self._file.rows(IDS.format(number=number))
-        return int(number)
+        if last and last[0][1] is None:
+            self._file.rows("update segments set ends = ? where ends is null", [ends])
+        elif not last or now >= last[0][1]:
+            number = last[0][0] + 1 if last else 0
+            self._file.rows("insert into segments values (?, ?)", [number, ends])
+            self._file.rows(IDS.format(number=number))
+            return int(number)
+        return int(last[0][0])
 
     def _filter_of_store(self, more: int) -> IdFilter:
         with self._file.snapshot() as cursor:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hotkey_aggregator.duckdb_file import DuckDBFile
-from hotkey_aggregator.duckdb_ids import CountedIds, Repeat, segments
+from hotkey_aggregator.duckdb_ids import CountedIds, Repeat, Sifted, segments
 from hotkey_aggregator.duckdb_schema import MIGRATIONS
 from hotkey_aggregator.events import Reason
 from hotkey_aggregator.store import (
@@ -49,7 +49,7 @@ _ADD_COUNTS = f"""
     insert into recent_counts
     select click_time - click_time % {WINDOW_MILLISECONDS} as minute, advertiser_id, ad_id,
            count(*), sum(cost)
-    from counted group by all
+    from {{table}} group by all
 """
 
 _MERGE_COUNTS = """
@@ -61,7 +61,9 @@ _MERGE_COUNTS = """
 _MOVE = """
     update sources set next_offset = moved.next_offset, leader_epoch = moved.leader_epoch,
                        event_time = moved.event_time
-    from moved where sources.number = moved.number
+    from (select unnest(?::integer[]) as number, unnest(?::bigint[]) as next_offset,
+                 unnest(?::integer[]) as leader_epoch, unnest(?::bigint[]) as event_time) moved
+    where sources.number = moved.number
 """
 
 _UNDELIVERED = """
@@ -128,13 +130,12 @@ class DuckDBStore:
         """See `Store.commit`."""
         self._ids.make_room(len(flush.clicks))
         columns = _columns(flush.clicks)
-        repeats: list[Repeat] = []
+        repeats: tuple[Repeat, ...] = ()
         with self._file.transaction("flush"):
             numbers = self._number(flush)
             self._move(flush.moves, numbers)
             if len(flush.clicks):
-                new, repeats = self._ids.add(_batch(columns, flush.clicks, numbers), flush.now)
-                self._add_counts(new)
+                repeats = self._add(_batch(columns, flush.clicks, numbers), flush.now)
             dead = self._add_dead(flush.dead, numbers) if flush.dead else 0
         conflicts = _conflicts(flush.clicks, repeats)
         return Committed(
@@ -264,20 +265,31 @@ class DuckDBStore:
             found = stored[numbers[move.source]]
             if found != move.expected:
                 raise OffsetConflictError(move.source, move.expected, found)
-        table = pa.table(
-            {
-                "number": pa.array([numbers[move.source] for move in moves], pa.int32()),
-                "next_offset": pa.array([move.position.next_offset for move in moves], pa.int64()),
-                "leader_epoch": pa.array([move.position.leader_epoch for move in moves], pa.int32()),
-                "event_time": pa.array([move.position.event_time for move in moves], pa.int64()),
-            }
+        positions = [move.position for move in moves]
+        self._file.rows(
+            _MOVE,
+            [
+                [numbers[move.source] for move in moves],
+                [position.next_offset for position in positions],
+                [position.leader_epoch for position in positions],
+                [position.event_time for position in positions],
+            ],
         )
-        with self._file.tables(moved=table):
-            self._file.rows(_MOVE)
 
-    def _add_counts(self, new: pa.Table) -> None:
-        with self._file.tables(counted=new):
-            self._file.rows(_ADD_COUNTS)
+    def _add(self, batch: pa.Table, now: int) -> tuple[Repeat, ...]:
+        """Add the clicks whose ids are new; the others."""
+        with self._file.tables(batch=batch):
+            sifted = self._ids.sift(batch)
+            if sifted.fresh is None:
+                self._count("batch", sifted, now)
+        if sifted.fresh is not None:
+            with self._file.tables(fresh=batch.filter(pa.array(sifted.fresh))):
+                self._count("fresh", sifted, now)
+        return sifted.repeats
+
+    def _count(self, table: str, sifted: Sifted, now: int) -> None:
+        self._ids.add(table, sifted.hashes, now)
+        self._file.rows(_ADD_COUNTS.format(table=table))
 
     def _add_dead(self, letters: Sequence[DeadLetter], numbers: _Numbers) -> int:
         table = _places(letters, numbers)
