@@ -17,7 +17,7 @@ from psycopg.pq import Format
 from psycopg_pool import ConnectionPool
 
 from hotkey_aggregator.postgres_copy import Integers, int8_array
-from hotkey_aggregator.postgres_errors import connect_error, place, store_error
+from hotkey_aggregator.postgres_errors import TRY_AGAIN_AT_ONCE, connect_error, place, store_error
 
 READERS = 4
 
@@ -25,6 +25,8 @@ _SESSION = {
     # Ends a member that was frozen in the middle of a flush: others wait for its locks.
     "idle_in_transaction_session_timeout": "30s",
     "lock_timeout": "60s",
+    # Each statement must see what was committed while it waited for a lock.
+    "default_transaction_isolation": "read committed",
     "jit": "off",
     # A custom plan would weigh each of some hundred thousand digests.
     "plan_cache_mode": "force_generic_plan",
@@ -32,14 +34,6 @@ _SESSION = {
     "TimeZone": "UTC",
 }
 _READING = {"jit": "off", "client_encoding": "UTF8", "TimeZone": "UTC"}
-
-STAGE = """
-    create temp table stage (
-        minute timestamptz, advertiser_key bigint, ad_key bigint, clicks bigint,
-        cost_high bigint, cost_low bigint, advertiser_id text collate "C", ad_id text collate "C")
-    on commit delete rows
-"""
-"""Windows on their way into `counts`; every connection that writes has one."""
 
 
 class BigInts:
@@ -85,7 +79,8 @@ class Connections:
             try:
                 yield self._connected()
             except psycopg.Error as error:
-                if self._writer is not None and self._writer.broken:
+                # After a failover the same address may lead to a server that takes writes.
+                if not isinstance(error, TRY_AGAIN_AT_ONCE):
                     self._let_go()
                 raise store_error(self.where, doing, error) from error
 
@@ -97,7 +92,6 @@ class Connections:
             except psycopg.Error as error:
                 raise connect_error(self.where, error) from error
             self._configure(made, _SESSION)
-            made.execute(STAGE)
             made.adapters.register_dumper(BigInts, _BigIntsDumper)
             self._writer = made
         return self._writer

@@ -99,6 +99,8 @@ def copy_rows(integers: Sequence[Integers], texts: Sequence[Texts]) -> Iterator[
 
 def _rows(integers: Sequence[Integers], texts: Sequence[Texts]) -> bytes:
     fixed = _fixed(integers, len(texts))
+    if len(texts) == 1 and (texts[0].lengths == texts[0].lengths[0]).all():
+        return _rows_of_one_length(fixed, int(texts[0].lengths[0]), texts[0].data)
     sizes = fixed.shape[1] + sum((4 + column.lengths for column in texts), np.zeros(len(fixed), np.int64))
     ends = np.cumsum(sizes)
     out = np.empty(int(ends[-1]), np.uint8)
@@ -111,6 +113,16 @@ def _rows(integers: Sequence[Integers], texts: Sequence[Texts]) -> bytes:
         at = at + 4
         out[_spread(at, column.lengths)] = column.data
         at = at + column.lengths
+    return out.tobytes()
+
+
+def _rows_of_one_length(fixed: Bytes, length: int, data: Bytes) -> bytes:
+    """What ids nearly always are, in a fifth of the time."""
+    head = fixed.shape[1]
+    out = np.empty((len(fixed), head + 4 + length), np.uint8)
+    out[:, :head] = fixed
+    out[:, head : head + 4] = np.frombuffer(length.to_bytes(4, "big"), np.uint8)
+    out[:, head + 4 :] = data.reshape(-1, length)
     return out.tobytes()
 
 

@@ -1,7 +1,6 @@
 """What one flush does within its transaction: move offsets, store new ids, add to windows, keep dead letters.
 
-Each step locks rows in one order for all members, and the steps always follow in this order: offsets, ids,
-windows, dead letters.
+Members lock rows in one order, so that none waits for another that waits for it: offsets, then ids by digest.
 """
 
 from __future__ import annotations
@@ -54,21 +53,9 @@ _MOVE_FIRST = f"""
     on conflict do nothing
 """
 
-_ADD_COUNTS = """
-    insert into counts as held
-    select minute, advertiser_key, ad_key, clicks,
-           case cost_high when 0 then cost_low::numeric else cost_high::numeric * 4294967296 + cost_low end,
-           advertiser_id, ad_id
-    from stage
-    on conflict (minute, advertiser_key, ad_key) do update
-    set clicks = held.clicks + excluded.clicks, cost = held.cost + excluded.cost
-    where held.advertiser_id = excluded.advertiser_id and held.ad_id = excluded.ad_id
-"""
-
-_DISPLACED = """
-    select (extract(epoch from stage.minute) * 1000)::bigint, stage.advertiser_key, stage.ad_key
-    from stage join counts using (minute, advertiser_key, ad_key)
-    where stage.advertiser_id != counts.advertiser_id or stage.ad_id != counts.ad_id
+_ADDED = """
+    insert into added
+    select 'epoch'::timestamptz + minute * interval '1 ms' from unnest(%s::bigint[]) as minute
 """
 
 _INSERT_DEAD = """
@@ -122,22 +109,12 @@ def insert_ids(connection: Connection[Any], clicks: Clicks, kept: Sequence[Day],
     return found
 
 
-def add_counts(connection: Connection[Any], deltas: Deltas, hashing: Hashing) -> None:
-    """Add to the windows. Of two windows with the same keys one gets the next keys, and so on."""
-    for attempt in range(1, 2**31):
-        deltas = deltas.take(deltas.order)
-        same = np.zeros(len(deltas), np.bool_)
-        keys = (deltas.minutes, deltas.advertiser_keys, deltas.ad_keys)
-        same[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
-        staged = deltas.take(np.flatnonzero(~same))
-        _stage(connection, staged)
-        if connection.execute(_ADD_COUNTS).rowcount != len(staged):
-            same |= _displaced(connection, deltas)
-        if not same.any():
-            return
-        connection.execute("truncate stage")
-        deltas = deltas.take(np.flatnonzero(same))
-        deltas = deltas.with_ad_keys(hashing(deltas.ad_ids, attempt))
+def add_counts(connection: Connection[Any], deltas: Deltas) -> None:
+    """Add to the windows: rows of their own, so that no member waits for another's."""
+    integers = [timestamps(deltas.minutes), deltas.clicks, deltas.costs]
+    statement = sql.SQL("copy counts from stdin (format binary)")
+    _copy(connection, statement, integers, [deltas.advertiser_ids, deltas.ad_ids])
+    connection.execute(_ADDED, [np.unique(deltas.minutes).tolist()])
 
 
 def insert_dead(connection: Connection[Any], letters: Sequence[DeadLetter]) -> int:
@@ -174,26 +151,6 @@ def _copy(
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for chunk in copy_rows(integers, texts):
             copy.write(chunk)
-
-
-def _stage(connection: Connection[Any], deltas: Deltas) -> None:
-    integers = [
-        timestamps(deltas.minutes),
-        deltas.advertiser_keys,
-        deltas.ad_keys,
-        deltas.clicks,
-        deltas.costs_high,
-        deltas.costs_low,
-    ]
-    texts = [Texts.of(deltas.advertiser_ids), Texts.of(deltas.ad_ids)]
-    _copy(connection, sql.SQL("copy stage from stdin (format binary)"), integers, texts)
-
-
-def _displaced(connection: Connection[Any], deltas: Deltas) -> Any:
-    """Which of the deltas were staged and found their keys taken by other texts."""
-    taken = set(connection.execute(_DISPLACED).fetchall())
-    keys = zip(deltas.minutes.tolist(), deltas.advertiser_keys.tolist(), deltas.ad_keys.tolist(), strict=True)
-    return np.array([key in taken for key in keys], np.bool_)
 
 
 def places(letters: Sequence[DeadLetter]) -> list[Sequence[object]]:

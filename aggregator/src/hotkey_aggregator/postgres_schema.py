@@ -27,13 +27,18 @@ MIGRATIONS = (
     -- One table a day inherits from it; each has a unique index on digest. Its own rows: none.
     create table ids (digest bigint not null, payload bigint not null, id text collate "C" not null);
 
-    -- The keys are digests of the texts, which may be longer than an index takes.
+    -- What flushes have added, row by row; the sum of a window's rows is what it counts.
     create table counts (
-        minute timestamptz not null, advertiser_key bigint not null, ad_key bigint not null,
-        clicks bigint not null, cost numeric not null,
+        minute timestamptz not null, clicks bigint not null, cost bigint not null,
         advertiser_id text collate "C" not null, ad_id text collate "C" not null)
         partition by range (minute);
-    create unique index counts_window on counts (minute, advertiser_key, ad_key);
+    create index counts_minute on counts (minute, left(advertiser_id, 100));
+    create view windows as
+        select minute, advertiser_id, ad_id, sum(clicks)::bigint as clicks, sum(cost) as cost
+        from counts group by minute, advertiser_id, ad_id;
+
+    -- Minutes whose windows may have more rows than one.
+    create table added (minute timestamptz not null);
 
     create table days (
         kind text not null check (kind in ('ids', 'counts')), day date not null, primary key (kind, day));
@@ -51,7 +56,7 @@ MIGRATIONS = (
 )
 """Entry n takes a store from schema version n to n + 1. Entries are only ever appended."""
 
-MIGRATING, WRITING = 1_215_000_001, 1_215_000_002
+MIGRATING, WRITING, MERGING = 1_215_000_001, 1_215_000_002, 1_215_000_003
 """First numbers of the advisory locks; the second is made of the schema's name."""
 
 _CREATE_IDS = """
@@ -62,7 +67,7 @@ _CREATE_IDS = """
 
 # Attached rather than created as a partition: that would wait for every reader of the other days.
 _CREATE_COUNTS = """
-    create table {table} (like counts including all) with (fillfactor = 80);
+    create table {table} (like counts including all);
     alter table counts attach partition {table}
         for values from (to_timestamp({day} * 86400.0)) to (to_timestamp(({day} + 1) * 86400.0))
 """
@@ -124,6 +129,14 @@ def lock(connection: Connection[Any], purpose: int, schema: str, *, shared: bool
     """Take an advisory lock of this schema until the transaction ends."""
     function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     connection.execute(f"select {function}(%s, hashtext(%s))", [purpose, schema])
+
+
+def try_lock(connection: Connection[Any], purpose: int, schema: str) -> bool:
+    """Take the lock until the transaction ends, unless somebody has it."""
+    row = connection.execute(
+        "select pg_try_advisory_xact_lock(%s, hashtext(%s))", [purpose, schema]
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def migrate(connection: Connection[Any], schema: str, where: str) -> int:

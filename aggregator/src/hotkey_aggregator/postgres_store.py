@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -32,7 +33,17 @@ from hotkey_aggregator.postgres_flush import (
     places,
 )
 from hotkey_aggregator.postgres_ids import Sorted
-from hotkey_aggregator.postgres_schema import WRITING, Day, add_to_meta, days, lock, meta, migrate
+from hotkey_aggregator.postgres_schema import (
+    MERGING,
+    WRITING,
+    Day,
+    add_to_meta,
+    days,
+    lock,
+    meta,
+    migrate,
+    try_lock,
+)
 from hotkey_aggregator.postgres_windows import sum_up
 from hotkey_aggregator.store import (
     Committed,
@@ -53,20 +64,41 @@ from hotkey_aggregator.windows import Source, Window
 ID_CHUNK = 20_000
 RETRIES = 8
 CLOCK_SKEW_MILLISECONDS = 5 * 60_000
+MERGE_MILLISECONDS = 2 * 60_000
 
 _COUNTS = """
-    select advertiser_id, ad_id, (extract(epoch from minute) * 1000)::bigint, clicks, cost from counts
+    select advertiser_id, ad_id, (extract(epoch from minute) * 1000)::bigint, sum(clicks), sum(cost)
+    from counts
     where (%(advertiser)s::text is null
-           or (advertiser_key = %(advertiser_key)s and advertiser_id = %(advertiser)s))
+           or (left(advertiser_id, 100) = left(%(advertiser)s, 100) and advertiser_id = %(advertiser)s))
       and (%(ad)s::text is null or ad_id = %(ad)s)
       and minute >= 'epoch'::timestamptz + %(first)s * interval '1 ms'
       and minute < 'epoch'::timestamptz + %(end)s * interval '1 ms'
-    order by minute, advertiser_id, ad_id limit %(limit)s
+    group by minute, advertiser_id, ad_id order by minute, advertiser_id, ad_id limit %(limit)s
 """
 
 _TOTALS = """
-    select (select coalesce(sum(clicks), 0) from counts) + %s, (select count(*) from ids),
-           (select count(*) from counts), (select count(*) from dead), %s
+    select (select coalesce(sum(clicks), 0) from counts) + %s,
+           (select count(*) from ids),
+           (select count(*) from counts where minute not in (select minute from added)) +
+           (select count(*) from (select from counts where minute in (select minute from added)
+                                  group by minute, advertiser_id, ad_id)),
+           (select count(*) from dead), %s
+"""
+
+# The sum of a row's cost must fit its column: costs that do not stay in rows of their own.
+_MERGE = """
+    with minutes as (delete from added where minute < 'epoch'::timestamptz + %s * interval '1 ms'
+                     returning minute),
+         several as materialized (
+             select minute, sum(clicks)::bigint as clicks, sum(cost)::bigint as cost, advertiser_id, ad_id
+             from counts where minute = any(array(select distinct minute from minutes))
+             group by minute, advertiser_id, ad_id having count(*) > 1 and sum(cost) < 4611686018427387904),
+         merged as (
+             delete from counts using several
+             where counts.minute = several.minute and counts.advertiser_id = several.advertiser_id
+               and counts.ad_id = several.ad_id)
+    insert into counts select * from several
 """
 
 _LETTER = 'topic, "partition", topic_id, "offset", reason, detail, key, value, headers, "timestamp"'
@@ -98,6 +130,7 @@ class PostgresStore:
             self._connections.close()
             raise
         self._hashing = self.hashing(seed)
+        self._merge_at = 0
 
     def bind(self, stream: str) -> None:
         """See `Store.bind`."""
@@ -131,6 +164,22 @@ class PostgresStore:
 
     def commit(self, flush: Flush) -> Committed:
         """See `Store.commit`."""
+        committed = self._commit(flush)
+        if flush.now >= self._merge_at:
+            self._merge_at = flush.now + MERGE_MILLISECONDS
+            # The flush is in the store whatever becomes of this; the next one tells if that is gone.
+            with suppress(StoreUnavailableError):
+                self.merge(flush.now - MERGE_MILLISECONDS)
+        return committed
+
+    def merge(self, before: int) -> None:
+        """Make one row of each window of minutes before this time (unix milliseconds) that has several."""
+        with self._connections.write("merge windows") as connection, connection.transaction():
+            if try_lock(connection, MERGING, self._connections.schema):
+                self._enter(connection)
+                connection.execute(_MERGE, [before])
+
+    def _commit(self, flush: Flush) -> Committed:
         for attempt in range(1, RETRIES):
             try:
                 return self._commit_once(flush)
@@ -152,8 +201,7 @@ class PostgresStore:
             clicks = flush.clicks
             sorted_out = insert_ids(connection, clicks, kept, self._hashing) if clicks else _NOTHING
             if len(sorted_out.new):
-                deltas = sum_up(clicks, sorted_out.new, self._hashing)
-                add_counts(connection, deltas, self._hashing)
+                add_counts(connection, sum_up(clicks, sorted_out.new))
             dead = insert_dead(connection, flush.dead) if flush.dead else 0
         return Committed(
             counted=len(sorted_out.new),
@@ -210,7 +258,6 @@ class PostgresStore:
         advertiser, ad = query.advertiser_id, query.ad_id
         asked = {
             "advertiser": None if advertiser is None else escaped(advertiser),
-            "advertiser_key": None if advertiser is None else int(self._hashing([advertiser], 0)[0]),
             "ad": None if ad is None else escaped(ad),
             "first": _within_time(query.minute_from, 0),
             "end": _within_time(query.minute_to, LATEST_CLICK_TIME + 1),
@@ -219,7 +266,7 @@ class PostgresStore:
         with self._connections.read() as connection:
             rows = connection.execute(_COUNTS, asked).fetchall()
         return [
-            Count(Window(unescaped(advertiser), unescaped(ad), minute), clicks, int(cost))
+            Count(Window(unescaped(advertiser), unescaped(ad), minute), int(clicks), int(cost))
             for advertiser, ad, minute, clicks, cost in rows
         ]
 
