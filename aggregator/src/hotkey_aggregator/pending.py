@@ -251,8 +251,10 @@ class Pending:
 
     def _rows(self, records: Sequence[Record]) -> _Rows:
         number_of = self._numbers.get
-        places = [(record.topic(), record.partition()) for record in records]
-        source_of = [number_of(place, -1) for place in places]  # type: ignore[arg-type]
+        source_of = [
+            number_of((record.topic(), record.partition()), -1)  # type: ignore[arg-type]
+            for record in records
+        ]
         if -1 in source_of:
             records = [record for record, number in zip(records, source_of, strict=True) if number >= 0]
             source_of = [number for number in source_of if number >= 0]
