@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import xxhash
@@ -72,8 +72,8 @@ class _Columns:
         self.click_times += times
         self.costs += _costs(clicks)
         self.digests += _digests(rows.values)
-        self.source_of += array("q", rows.source_of)
-        self.offsets += array("q", rows.offsets)
+        self.source_of += rows.source_of
+        self.offsets += rows.offsets
 
     def without(self, numbers: Collection[int]) -> _Columns:
         """A copy without the clicks of some sources."""
@@ -102,16 +102,16 @@ class _Rows:
     """Records of one batch and what is known of each, in columns of one length."""
 
     records: list[Record]
-    source_of: list[int]
-    offsets: list[int]
+    source_of: array[int]
+    offsets: array[int]
     values: list[bytes]
     clicks: Sequence[Click] = ()
 
     def drop(self, indexes: Collection[int]) -> None:
         kept = [index for index in range(len(self.records)) if index not in indexes]
         self.records = [self.records[index] for index in kept]
-        self.source_of = [self.source_of[index] for index in kept]
-        self.offsets = [self.offsets[index] for index in kept]
+        self.source_of = array("q", [self.source_of[index] for index in kept])
+        self.offsets = array("q", [self.offsets[index] for index in kept])
         self.values = [self.values[index] for index in kept]
 
 
@@ -260,14 +260,14 @@ class Pending:
             source_of = [number for number in source_of if number >= 0]
         return _Rows(
             list(records),
-            source_of,
-            [record.offset() for record in records],  # type: ignore[misc]
+            array("q", source_of),
+            array("q", [record.offset() for record in records]),  # type: ignore[misc]
             [record.value() or b"" for record in records],  # type: ignore[misc]
         )
 
     def _jumps(self, rows: _Rows) -> list[Jump]:
         """Where an offset is not the one after the last of its source."""
-        numbers, offsets = np.array(rows.source_of), np.array(rows.offsets)
+        numbers, offsets = _figures(rows.source_of), _figures(rows.offsets)
         order = np.argsort(numbers, kind="stable")
         numbers, offsets = numbers[order], offsets[order]
         begins = np.ones(len(numbers), dtype=bool)
@@ -306,9 +306,9 @@ class Pending:
         rows.drop(refused)
         return array("q", [click.click_time for click in rows.clicks])
 
-    def _move(self, last: dict[int, Record], source_of: list[int], times: array[int], now: int) -> None:
+    def _move(self, last: dict[int, Record], source_of: array[int], times: array[int], now: int) -> None:
         newest = np.full(len(self._sources), -1, dtype=np.int64)
-        np.maximum.at(newest, np.array(source_of, dtype=np.int64), np.frombuffer(times, dtype=np.int64))
+        np.maximum.at(newest, _figures(source_of), _figures(times))
         # A clock that runs ahead must not make the stream look complete up to a time that has not come.
         newest = np.minimum(newest, now)
         for number, record in last.items():
@@ -370,6 +370,11 @@ def _digests(values: Sequence[bytes]) -> array[int]:
     signed = array("q")
     signed.frombytes(array("Q", map(xxhash.xxh3_64_intdigest, values)).tobytes())
     return signed
+
+
+def _figures(column: array[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The same memory, for bulk arithmetic."""
+    return np.frombuffer(column, dtype=np.int64)
 
 
 def _bytes(text: bytes | str | None) -> bytes | None:

@@ -49,6 +49,7 @@ MOST_RECORDS = 10_000
 FEWEST_RECORDS = 100
 CONSUME_BYTES = 8 * 1024 * 1024
 CONSUME_SECONDS = 0.5
+FLIGHT_SECONDS = 0.1
 PAUSED_SECONDS = 0.05
 LOOK_SECONDS = 1.0
 EXPIRE_SECONDS = 60.0
@@ -182,7 +183,7 @@ class Pipeline:
         if self._paused:
             return PAUSED_SECONDS
         if self._flight is not None:
-            return CONSUME_SECONDS
+            return FLIGHT_SECONDS
         return min(CONSUME_SECONDS, max(0.0, self._flush_due - time.monotonic()))
 
     def _is_full(self) -> bool:
