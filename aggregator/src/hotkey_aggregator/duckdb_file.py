@@ -33,6 +33,7 @@ _TRY_AGAIN = (
     duckdb.FatalException,
     duckdb.InternalException,
     duckdb.OutOfMemoryException,
+    duckdb.TransactionException,  # a commit that could not be written
 )
 
 
@@ -121,8 +122,6 @@ class DuckDBFile:
             self._failed = False
 
     def _error(self, purpose: str, error: duckdb.Error) -> StoreError:
-        if isinstance(error, duckdb.TransactionException):
-            return StoreUnavailableError(f"the store {self.path} could not {purpose} now: {error}")
         if isinstance(error, _TRY_AGAIN):
             self._failed = True
             return StoreUnavailableError(

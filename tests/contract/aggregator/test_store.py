@@ -190,9 +190,9 @@ def test_an_id_is_counted_once_whichever_topic_and_partition_it_comes_from_again
 def test_of_clicks_with_one_id_in_a_flush_the_first_counts(store: Store) -> None:
     first, second = Row("1", "nike", cost=1), Row("1", "adidas", cost=2)
 
-    committed = store.commit(flush(Row("0"), first, second, first))
+    committed = store.commit(flush(Row("0"), first, second, second))
 
-    assert (committed.counted, committed.duplicates, committed.conflicts) == (2, 2, 1)
+    assert (committed.counted, committed.duplicates, committed.conflicts) == (2, 2, 2)
     assert list(store.counts(CountQuery())) == [Count(Window("nike", "ad", 0), clicks=2, cost=1)]
 
 
