@@ -24,7 +24,7 @@ from hotkey_aggregator.postgres_copy import (
     timestamps,
     unescaped,
 )
-from hotkey_aggregator.postgres_ids import Hit, Sorted, sort_out
+from hotkey_aggregator.postgres_ids import Find, Hit, Sorted, sort_out
 from hotkey_aggregator.postgres_schema import Day
 from hotkey_aggregator.postgres_windows import Deltas
 from hotkey_aggregator.store import DeadLetter, OffsetMove
@@ -89,13 +89,20 @@ def move_offsets(connection: Connection[Any], moves: Sequence[OffsetMove]) -> No
         raise OffsetsDifferError
 
 
-def insert_ids(connection: Connection[Any], clicks: Clicks, kept: Sequence[Day], hashing: Hashing) -> Sorted:
-    """Store the ids that are new. Asks again when another member has stored one of them meanwhile."""
+def insert_ids(
+    connection: Connection[Any], clicks: Clicks, kept: Sequence[Day], hashing: Hashing, *, ask: bool
+) -> Sorted:
+    """Store the ids that are new in the first day of `kept`.
+
+    `ask` that day's table first which ids it has; else only once its unique index has refused one.
+    Asked again when another member has stored an id meanwhile.
+    """
     payloads = np.asarray(clicks.digests, np.int64)
     for attempt in itertools.count(1):
-        found = sort_out(clicks, payloads, hashing, lambda asked: _hits(connection, kept, asked))
+        asked = kept if ask or attempt > 1 else kept[1:]
+        found = sort_out(clicks, payloads, hashing, _asking(connection, asked, kept[0]))
         if not len(found.new):
-            return found
+            break
         texts = Texts.of([clicks.event_ids[row] for row in found.new.tolist()])
         statement = sql.SQL("copy {} from stdin (format binary)").format(kept[0].table)
         try:
@@ -131,15 +138,19 @@ def insert_dead(connection: Connection[Any], letters: Sequence[DeadLetter]) -> i
     return connection.execute(_INSERT_DEAD, columns).rowcount
 
 
-def _hits(connection: Connection[Any], kept: Sequence[Day], asked: Integers) -> list[Hit]:
-    """See `postgres_ids.Find`. Each day is asked by itself: one scan of its index takes all digests."""
-    found: list[Hit] = []
-    digests_asked = BigInts(asked)
-    for number, day in enumerate(kept):
-        statement = sql.SQL("select digest, payload, id from {} where digest = any(%b)").format(day.table)
-        rows = connection.execute(statement, [digests_asked], prepare=True, binary=True).fetchall()
-        found += [Hit(digest, payload, unescaped(text), number == 0) for digest, payload, text in rows]
-    return found
+def _asking(connection: Connection[Any], asked: Sequence[Day], current: Day) -> Find:
+    """Each day is asked by itself: one scan of its index takes all digests."""
+
+    def find(digests: Integers) -> list[Hit]:
+        found: list[Hit] = []
+        wanted = BigInts(digests)
+        for day in asked:
+            statement = sql.SQL("select digest, payload, id from {} where digest = any(%b)").format(day.table)
+            rows = connection.execute(statement, [wanted], prepare=True, binary=True).fetchall()
+            found += [Hit(digest, payload, unescaped(text), day == current) for digest, payload, text in rows]
+        return found
+
+    return find
 
 
 def _copy(

@@ -145,7 +145,12 @@ def migrate(connection: Connection[Any], schema: str, where: str) -> int:
         lock(connection, MIGRATING, schema)
         if not connection.execute("select from pg_namespace where nspname = %s", [schema]).fetchall():
             connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
-        connection.execute("create table if not exists meta (name text primary key, value text not null)")
+        # Named in full: what is wrong with the schema is told as such.
+        connection.execute(
+            sql.SQL("create table if not exists {} (name text primary key, value text not null)").format(
+                sql.Identifier(schema, "meta")
+            )
+        )
         # Nobody can choose ids that have one digest without knowing the seed.
         seed = secrets.randbits(62)
         connection.execute(

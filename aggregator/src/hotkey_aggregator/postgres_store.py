@@ -59,12 +59,14 @@ from hotkey_aggregator.store import (
     StoreUnavailableError,
     Totals,
 )
-from hotkey_aggregator.windows import Source, Window
+from hotkey_aggregator.windows import Clicks, Source, Window
 
 ID_CHUNK = 20_000
 RETRIES = 8
 CLOCK_SKEW_MILLISECONDS = 5 * 60_000
 MERGE_MILLISECONDS = 2 * 60_000
+UNASKED_AFTER = 10
+"""Flushes without a duplicate until the day's table is no longer asked before it is written to."""
 
 _COUNTS = """
     select advertiser_id, ad_id, (extract(epoch from minute) * 1000)::bigint, sum(clicks), sum(cost)
@@ -80,25 +82,28 @@ _COUNTS = """
 _TOTALS = """
     select (select coalesce(sum(clicks), 0) from counts) + %s,
            (select count(*) from ids),
-           (select count(*) from counts where minute not in (select minute from added)) +
+           (select count(*) from counts where clicks > 0 and minute not in (select minute from added)) +
            (select count(*) from (select from counts where minute in (select minute from added)
                                   group by minute, advertiser_id, ad_id)),
            (select count(*) from dead), %s
 """
 
-# The sum of a row's cost must fit its column: costs that do not stay in rows of their own.
+# As in `postgres_windows`: costs beyond 2**62 go into further rows, without clicks.
 _MERGE = """
     with minutes as (delete from added where minute < 'epoch'::timestamptz + %s * interval '1 ms'
                      returning minute),
          several as materialized (
-             select minute, sum(clicks)::bigint as clicks, sum(cost)::bigint as cost, advertiser_id, ad_id
+             select minute, sum(clicks) as clicks, sum(cost) as cost, advertiser_id, ad_id
              from counts where minute = any(array(select distinct minute from minutes))
-             group by minute, advertiser_id, ad_id having count(*) > 1 and sum(cost) < 4611686018427387904),
+             group by minute, advertiser_id, ad_id having count(*) > 1),
          merged as (
              delete from counts using several
              where counts.minute = several.minute and counts.advertiser_id = several.advertiser_id
                and counts.ad_id = several.ad_id)
-    insert into counts select * from several
+    insert into counts
+    select minute, case part when 0 then clicks else 0 end,
+           case part when 0 then mod(cost, 2::numeric ^ 62) else 2::numeric ^ 62 end, advertiser_id, ad_id
+    from several, generate_series(0, div(cost, 2::numeric ^ 62)) as part
 """
 
 _LETTER = 'topic, "partition", topic_id, "offset", reason, detail, key, value, headers, "timestamp"'
@@ -131,6 +136,7 @@ class PostgresStore:
             raise
         self._hashing = self.hashing(seed)
         self._merge_at = 0
+        self._without_duplicates = UNASKED_AFTER
 
     def bind(self, stream: str) -> None:
         """See `Store.bind`."""
@@ -167,8 +173,8 @@ class PostgresStore:
         committed = self._commit(flush)
         if flush.now >= self._merge_at:
             self._merge_at = flush.now + MERGE_MILLISECONDS
-            # The flush is in the store whatever becomes of this; the next one tells if that is gone.
-            with suppress(StoreUnavailableError):
+            # The flush is in the store whatever becomes of this; the next one tells what is wrong with it.
+            with suppress(StoreError):
                 self.merge(flush.now - MERGE_MILLISECONDS)
         return committed
 
@@ -199,7 +205,7 @@ class PostgresStore:
             kept = self._tables(connection, flush)
             move_offsets(connection, flush.moves)
             clicks = flush.clicks
-            sorted_out = insert_ids(connection, clicks, kept, self._hashing) if clicks else _NOTHING
+            sorted_out = self._insert_ids(connection, clicks, kept) if clicks else _NOTHING
             if len(sorted_out.new):
                 add_counts(connection, sum_up(clicks, sorted_out.new))
             dead = insert_dead(connection, flush.dead) if flush.dead else 0
@@ -210,6 +216,13 @@ class PostgresStore:
             conflicts=sorted_out.conflicts,
             examples=sorted_out.examples,
         )
+
+    def _insert_ids(self, connection: Connection[Any], clicks: Clicks, kept: Sequence[Day]) -> Sorted:
+        """Ask the day's table first only where duplicates are about: that costs up to as much as storing."""
+        ask = self._without_duplicates < UNASKED_AFTER
+        found = insert_ids(connection, clicks, kept, self._hashing, ask=ask)
+        self._without_duplicates = 0 if found.duplicates else self._without_duplicates + 1
+        return found
 
     def _enter(self, connection: Connection[Any]) -> None:
         """From here to the transaction's end no day begins or is dropped."""
