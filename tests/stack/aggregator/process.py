@@ -142,6 +142,10 @@ class AggregatorProcess:
         rows: list[dict[str, Any]] = document["dead"]
         return rows
 
+    def wait_for_metric(self, name: str, value: float) -> None:
+        """Wait until a metric has a value: a flush is told a moment after it is in the store."""
+        self.wait_until(lambda: self.metric(name) == value, f"{name} {value}")
+
     def metric(self, name: str) -> float:
         found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics").decode(), re.MULTILINE)
         assert found is not None, f"no metric {name}"

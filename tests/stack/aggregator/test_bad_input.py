@@ -91,8 +91,8 @@ def test_bad_records_are_kept_with_place_and_reason_and_stop_nothing(
     assert found == [(offset, reason) for offset, (reason, _) in enumerate(bad)]
     assert all(row["detail"] and row["topic"] == topic for row in kept)
     for reason, records_of_it in Counter(reason for reason, _ in bad).items():
-        assert (
-            reading.metric(f'hotkey_aggregator_records_rejected_total{{reason="{reason}"}}') == records_of_it
+        reading.wait_for_metric(
+            f'hotkey_aggregator_records_rejected_total{{reason="{reason}"}}', records_of_it
         )
 
 

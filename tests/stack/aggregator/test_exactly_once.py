@@ -196,7 +196,7 @@ def test_offsets_rewound_by_hand_in_the_store_double_nothing(
     rewound.wait_until(lambda: rewound.stored(topic) == {0: 201, 1: 200}, "read to the end")
     assert rewound.ids() == Counter([f"p{p}-{n}" for p in range(2) for n in range(200)] + ["new"])
     assert rewound.totals()["clicks"] == 401
-    assert rewound.metric("hotkey_aggregator_clicks_duplicate_total") == 150 + 200
+    rewound.wait_for_metric("hotkey_aggregator_clicks_duplicate_total", 150 + 200)
 
 
 def test_offsets_on_the_broker_are_for_people_and_nothing_rests_on_them(

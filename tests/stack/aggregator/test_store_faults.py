@@ -239,6 +239,6 @@ def test_one_id_with_two_payloads_is_counted_once_and_reported(
     send(stack.kafka.bootstrap, topic, [(b"k", json.dumps(one).encode()) for one in (first, first, other)])
     reporting.wait_until(lambda: reporting.stored(topic) == {0: 3}, "all read")
     assert reporting.totals()["clicks"] == 1
-    assert reporting.metric("hotkey_aggregator_clicks_duplicate_total") == 2
-    assert reporting.metric("hotkey_aggregator_payload_conflicts_total") == 1
+    reporting.wait_for_metric("hotkey_aggregator_clicks_duplicate_total", 2)
+    reporting.wait_for_metric("hotkey_aggregator_payload_conflicts_total", 1)
     assert "event=payload_conflicts" in reporting.log_text()
