@@ -22,7 +22,7 @@ _CONFIG: Mapping[str, Any] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     # What a flush and a merge need; more goes to disk. The filter of ids has most of the process's memory.
-    "memory_limit": "256MB",
+    "memory_limit": "128MB",
     # A checkpoint writes the last, unfilled group of rows anew: seldom is cheaper, and after a kill this much
     # is read again from the log, in about a second.
     "checkpoint_threshold": "64MB",

@@ -185,7 +185,7 @@ def _count(cursor: duckdb.DuckDBPyConnection, number: int) -> int:
 
 
 def _hashes_of(cursor: duckdb.DuckDBPyConnection, number: int) -> Iterator[Hashes]:
-    for batch in cursor.sql(f"select hash from ids_{number}").to_arrow_reader(1_000_000):
+    for batch in cursor.sql(f"select hash from ids_{number}").to_arrow_reader(2_000_000):
         yield batch.column(0).to_numpy(zero_copy_only=False)
 
 

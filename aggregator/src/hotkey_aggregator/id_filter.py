@@ -23,7 +23,7 @@ SEGMENTS = 63
 """Segments that can be told apart: 6 bits, less the value that an empty slot has."""
 
 LEAST_CAPACITY = 1_000_000
-HEADROOM = 1.15
+HEADROOM = 1.1
 """Room beyond what is there when a filter is made, before it must be made anew from the store."""
 
 _SLOTS = 32
