@@ -98,7 +98,8 @@ _MERGE = """
              group by minute, advertiser_id, ad_id having count(*) > 1),
          merged as (
              delete from counts using several
-             where counts.minute = several.minute and counts.advertiser_id = several.advertiser_id
+             where counts.minute = any(array(select distinct minute from minutes))
+               and counts.minute = several.minute and counts.advertiser_id = several.advertiser_id
                and counts.ad_id = several.ad_id)
     insert into counts
     select minute, case part when 0 then clicks else 0 end,
@@ -183,6 +184,8 @@ class PostgresStore:
         with self._connections.write("merge windows") as connection, connection.transaction():
             if try_lock(connection, MERGING, self._connections.schema):
                 self._enter(connection)
+                # A hash in memory; a merge join would sort the whole day.
+                connection.execute("set local work_mem = '64MB'; set local enable_mergejoin = off")
                 connection.execute(_MERGE, [before])
 
     def _commit(self, flush: Flush) -> Committed:
