@@ -71,19 +71,18 @@ class IdFilter:
         if not len(hashes):
             return
         slots, block = self._slots.reshape(-1), self._block(hashes)
-        place = np.arange(len(block))
-        starts = np.flatnonzero(np.r_[True, block[1:] != block[:-1]])
-        rank = place - np.repeat(starts, np.diff(np.r_[starts, len(block)]))
-        target = block * _SLOTS + (self._next[block] + rank) % _SLOTS
+        rank = _rank(block)
+        target = block * _SLOTS + ((self._next[block] + rank) & (_SLOTS - 1))
         free = ~self._live[slots[target] & _NAME] & (rank < _SLOTS)
-        slots[target[free]] = _fingerprint(hashes[free]) | np.uint32(name_of(segment))
-        run = block[starts]
-        self._next[run] = (self._next[run] + np.add.reduceat(free, starts, dtype=np.int64)) % _SLOTS
+        entries = _fingerprint(hashes) | np.uint32(name_of(segment))
+        self._added[segment] = self._added.get(segment, 0) + len(hashes)
+        self._live[name_of(segment)] = True
+        slots[target[free]] = entries[free]
+        # Of the entries of one block the last one stays.
+        self._next[block[free]] = (target[free] + 1) & (_SLOTS - 1)
         for value in hashes[~free].tolist():
             self._spilled[value] = self._spilled.get(value, 0) | 1 << name_of(segment)
         self._overfull[block[~free]] = True
-        self._live[name_of(segment)] = True
-        self._added[segment] = self._added.get(segment, 0) + len(hashes)
 
     def find(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where hashes may be: rows of `hashes`, and beside each the name of one segment."""
@@ -110,9 +109,9 @@ class IdFilter:
         found = np.take(self._slots, block, axis=0)
         np.bitwise_xor(found, _fingerprint(part)[:, None], out=found)
         # Eight answers are read as one number: nearly all of them are no.
-        hit = (found <= _NAME).view(np.uint64).any(axis=1)
-        if hit.any():
-            among = np.flatnonzero(hit)
+        eights = np.flatnonzero((found <= _NAME).view(np.uint64))
+        if len(eights):
+            among = np.unique(eights // (_SLOTS // 8))
             row, slot = np.nonzero(found[among] <= _NAME)
             names = found[among[row], slot].astype(np.int64)
             live = self._live[names]
@@ -137,6 +136,13 @@ class IdFilter:
 def name_of(segment: int) -> int:
     """What a segment is called in the filter, 1 to `SEGMENTS`; segments that many apart share one."""
     return segment % SEGMENTS + 1
+
+
+def _rank(block: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many entries before this one are of the same block; blocks are ascending."""
+    place = np.arange(len(block))
+    starts = np.where(np.r_[True, block[1:] != block[:-1]], place, 0)
+    return place - np.maximum.accumulate(starts)
 
 
 def _fingerprint(hashes: Hashes) -> NDArray[np.uint32]:
