@@ -24,6 +24,7 @@ READERS = 4
 _SESSION = {
     # Ends a member that was frozen in the middle of a flush: others wait for its locks.
     "idle_in_transaction_session_timeout": "30s",
+    "statement_timeout": "120s",
     "lock_timeout": "60s",
     # Each statement must see what was committed while it waited for a lock.
     "default_transaction_isolation": "read committed",

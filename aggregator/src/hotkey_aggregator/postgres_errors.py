@@ -15,7 +15,15 @@ TRY_AGAIN_AT_ONCE = (psycopg.errors.SerializationFailure, psycopg.errors.Deadloc
 _PASSING_CLASSES = {"08", "25", "40", "53", "55", "57", "58"}
 """Connection, transaction state (read-only, timed out), rollback, resources, locks, operator, system."""
 
-_LASTING = ("authentication failed", "no password supplied", "does not exist", "pg_hba.conf", "not permitted")
+_LASTING = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "pg_hba.conf",
+    "not permitted",
+    "does not support SSL",
+    "permission denied for database",
+)
 """What a server says that a client will hear again however often it tries; libpq hands on no SQLSTATE."""
 
 

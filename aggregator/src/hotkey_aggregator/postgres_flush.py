@@ -6,7 +6,7 @@ Members lock rows in one order, so that none waits for another that waits for it
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,10 @@ from hotkey_aggregator.windows import Clicks
 
 RACES = 100
 """How often a flush may meet ids that another member has stored since it asked."""
+
+PORTION_BYTES = 4 * 1024 * 1024
+LETTER_BYTES = 300
+"""What a dead letter takes beside its key and value, about."""
 
 _MOVES = """
     unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::integer[], %s::bigint[])
@@ -126,6 +130,10 @@ def add_counts(connection: Connection[Any], deltas: Deltas) -> None:
 
 def insert_dead(connection: Connection[Any], letters: Sequence[DeadLetter]) -> int:
     """Keep those that are not there yet; how many they are."""
+    return sum(_insert_dead(connection, portion) for portion in _portions(letters))
+
+
+def _insert_dead(connection: Connection[Any], letters: Sequence[DeadLetter]) -> int:
     columns = [
         *places(letters),
         [letter.reason.value for letter in letters],
@@ -136,6 +144,20 @@ def insert_dead(connection: Connection[Any], letters: Sequence[DeadLetter]) -> i
         [letter.timestamp for letter in letters],
     ]
     return connection.execute(_INSERT_DEAD, columns).rowcount
+
+
+def _portions(letters: Sequence[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
+    """Statements of a few megabytes each: a record may hold one of them alone."""
+    portion: list[DeadLetter] = []
+    size = 0
+    for letter in letters:
+        portion.append(letter)
+        size += LETTER_BYTES + len(letter.value or b"") + len(letter.key or b"")
+        if size >= PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 def _asking(connection: Connection[Any], asked: Sequence[Day], current: Day) -> Find:

@@ -142,6 +142,7 @@ def try_lock(connection: Connection[Any], purpose: int, schema: str) -> bool:
 def migrate(connection: Connection[Any], schema: str, where: str) -> int:
     """Bring the schema to this release's version; the seed of its digests."""
     with connection.transaction():
+        connection.execute("set local statement_timeout = 0; set local lock_timeout = 0")
         lock(connection, MIGRATING, schema)
         if not connection.execute("select from pg_namespace where nspname = %s", [schema]).fetchall():
             connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))

@@ -1,7 +1,7 @@
 """The shared store: one PostgreSQL schema that many members of a consumer group write to at once.
 
-A flush asks first which of its ids are there, by the unique index on their digests, and then copies the
-others straight into the table of the day. Two members with one id in flight meet in that index: the second
+A flush asks which of its ids are there, and copies the others straight into the table of the day, whose
+unique index on their digests has the last word. Two members with one id in flight meet in that index: the second
 waits for the first and asks again. They meet there because all flushes in flight write to the same day's
 table: which one it is, is a row that is read under a shared lock; a new day begins under the exclusive one.
 It knows SQL and nothing of Kafka.
@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection
 
 from hotkey_aggregator.events import LATEST_CLICK_TIME, Reason
 from hotkey_aggregator.postgres_connections import Connections
@@ -37,13 +37,13 @@ from hotkey_aggregator.postgres_schema import (
     MERGING,
     WRITING,
     Day,
-    add_to_meta,
     days,
     lock,
     meta,
     migrate,
     try_lock,
 )
+from hotkey_aggregator.postgres_upkeep import drop, merge, past
 from hotkey_aggregator.postgres_windows import sum_up
 from hotkey_aggregator.store import (
     Committed,
@@ -68,6 +68,8 @@ MERGE_MILLISECONDS = 2 * 60_000
 UNASKED_AFTER = 10
 """Flushes without a duplicate until the day's table is no longer asked before it is written to."""
 
+LATER = (psycopg.errors.LockNotAvailable, *TRY_AGAIN_AT_ONCE)
+
 _COUNTS = """
     select advertiser_id, ad_id, (extract(epoch from minute) * 1000)::bigint, sum(clicks), sum(cost)
     from counts
@@ -84,27 +86,26 @@ _TOTALS = """
            (select count(*) from ids),
            (select count(*) from counts where clicks > 0 and minute not in (select minute from added)) +
            (select count(*) from (select from counts where minute in (select minute from added)
-                                  group by minute, advertiser_id, ad_id)),
+                                  group by minute, advertiser_id, ad_id) as merged_later),
            (select count(*) from dead), %s
 """
 
-# As in `postgres_windows`: costs beyond 2**62 go into further rows, without clicks.
-_MERGE = """
-    with minutes as (delete from added where minute < 'epoch'::timestamptz + %s * interval '1 ms'
-                     returning minute),
-         several as materialized (
-             select minute, sum(clicks) as clicks, sum(cost) as cost, advertiser_id, ad_id
-             from counts where minute = any(array(select distinct minute from minutes))
-             group by minute, advertiser_id, ad_id having count(*) > 1),
-         merged as (
-             delete from counts using several
-             where counts.minute = any(array(select distinct minute from minutes))
-               and counts.minute = several.minute and counts.advertiser_id = several.advertiser_id
-               and counts.ad_id = several.ad_id)
-    insert into counts
-    select minute, case part when 0 then clicks else 0 end,
-           case part when 0 then mod(cost, 2::numeric ^ 62) else 2::numeric ^ 62 end, advertiser_id, ad_id
-    from several, generate_series(0, div(cost, 2::numeric ^ 62)) as part
+# What is there under the id already stays as it is, and its like without one beside it.
+_NAME_OFFSETS = """
+    update offsets as held set topic_id = named.topic_id
+    from unnest(%s::text[], %s::text[]) as named (topic, topic_id)
+    where held.topic = named.topic and held.topic_id = '' and not exists (
+        select from offsets as other
+        where (other.topic, other.topic_id, other."partition")
+            = (named.topic, named.topic_id, held."partition"))
+"""
+_NAME_DEAD = """
+    update dead as held set topic_id = named.topic_id
+    from unnest(%s::text[], %s::text[]) as named (topic, topic_id)
+    where held.topic = named.topic and held.topic_id = '' and not exists (
+        select from dead as other
+        where (other.topic, other.topic_id, other."partition", other."offset")
+            = (named.topic, named.topic_id, held."partition", held."offset"))
 """
 
 _LETTER = 'topic, "partition", topic_id, "offset", reason, detail, key, value, headers, "timestamp"'
@@ -152,14 +153,10 @@ class PostgresStore:
 
     def name_topics(self, topic_ids: Mapping[str, str]) -> None:
         """See `Store.name_topics`."""
-        with self._connections.write("name topics") as connection:
-            for table in ("offsets", "dead"):
-                connection.execute(
-                    f"update {table} set topic_id = named.topic_id "
-                    "from unnest(%s::text[], %s::text[]) as named (topic, topic_id) "
-                    f"where {table}.topic = named.topic and {table}.topic_id = ''",
-                    [list(topic_ids), list(topic_ids.values())],
-                )
+        named = [list(topic_ids), list(topic_ids.values())]
+        with self._connections.write("name topics") as connection, connection.transaction():
+            connection.execute(_NAME_OFFSETS, named)
+            connection.execute(_NAME_DEAD, named)
 
     def positions(self) -> Mapping[Source, Position]:
         """See `Store.positions`."""
@@ -184,12 +181,10 @@ class PostgresStore:
         with self._connections.write("merge windows") as connection, connection.transaction():
             if try_lock(connection, MERGING, self._connections.schema):
                 self._enter(connection)
-                # A hash in memory; a merge join would sort the whole day.
-                connection.execute("set local work_mem = '64MB'; set local enable_mergejoin = off")
-                connection.execute(_MERGE, [before])
+                merge(connection, before)
 
     def _commit(self, flush: Flush) -> Committed:
-        for attempt in range(1, RETRIES):
+        for attempt in range(RETRIES):
             try:
                 return self._commit_once(flush)
             except _DayMissingError as error:
@@ -197,10 +192,13 @@ class PostgresStore:
             except OffsetsDifferError:
                 self._refuse(flush.moves)
             except StoreUnavailableError as error:
-                if not isinstance(error.__cause__, TRY_AGAIN_AT_ONCE):
+                if attempt == RETRIES - 1 or not isinstance(error.__cause__, TRY_AGAIN_AT_ONCE):
                     raise
-                time.sleep(random.uniform(0, 0.02 * attempt))
-        return self._commit_once(flush)
+                time.sleep(random.uniform(0, 0.02 * (attempt + 1)))
+        raise StoreUnavailableError(
+            f"the PostgreSQL store {self._connections.where} was changed by others under each of {RETRIES} "
+            "tries to commit a flush. It is tried again"
+        )
 
     def _commit_once(self, flush: Flush) -> Committed:
         with self._connections.write("commit a flush") as connection, connection.transaction():
@@ -253,9 +251,10 @@ class PostgresStore:
         """Begin days once no flush is in flight that does not know of them."""
         with self._connections.write("begin a day") as connection, connection.transaction():
             self._enter_alone(connection)
-            newest = {"ids": max(days(connection, "ids"), default=None)}
+            newest = max(days(connection, "ids"), default=None)
             for day in sorted(missing):
-                if day.kind == "counts" or newest["ids"] is None or newest["ids"] < day:
+                # Another member may have begun a later day of ids by now.
+                if day.kind == "counts" or newest is None or newest < day:
                     day.create(connection)
 
     def _enter_alone(self, connection: Connection[Any]) -> None:
@@ -344,33 +343,18 @@ class PostgresStore:
         """See `Store.expire`. What a reader holds is dropped by a later call."""
         try:
             with self._connections.write("expire") as connection:
-                past = self._past(connection, now)
-                if past:
-                    self._drop(connection, past)
+                with connection.transaction():
+                    connection.execute("set local statement_timeout = 0")
+                    to_drop = past(connection, now, self._keeping)
+                # Apart: who has looked at a day must not hold it while waiting for who drops it.
+                with connection.transaction():
+                    connection.execute("set local statement_timeout = 0; set local lock_timeout = '2s'")
+                    if to_drop:
+                        self._enter_alone(connection)
+                        drop(connection, to_drop)
         except StoreUnavailableError as error:
-            if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            if not isinstance(error.__cause__, LATER):
                 raise
-
-    def _past(self, connection: Connection[Any], now: int) -> list[Day]:
-        kept = {"ids": self._keeping.ids, "counts": self._keeping.windows}
-        return [day for kind, keep in kept.items() for day in days(connection, kind) if day.end + keep <= now]
-
-    def _drop(self, connection: Connection[Any], past: Sequence[Day]) -> None:
-        with connection.transaction():
-            # Flushes wait meanwhile; readers may take minutes.
-            connection.execute("set local lock_timeout = '2s'")
-            self._enter_alone(connection)
-            still = {*days(connection, "ids"), *days(connection, "counts")}
-            for day in still.intersection(past):
-                column, name = (
-                    ("count(*)", "forgotten_ids") if day.kind == "ids" else ("sum(clicks)", "expired_clicks")
-                )
-                row = connection.execute(
-                    sql.SQL("select coalesce({}, 0) from {}").format(sql.SQL(column), day.table)
-                ).fetchone()
-                assert row is not None
-                add_to_meta(connection, name, int(row[0]))
-                day.drop(connection)
 
     def close(self) -> None:
         """See `Store.close`."""

@@ -5,28 +5,34 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import psycopg
 import pytest
+from psycopg import Connection
 
 from devstack.postgres import Postgres
+from hotkey_aggregator.events import Reason
 from hotkey_aggregator.postgres_copy import Hashing, Integers
-from hotkey_aggregator.postgres_schema import DAY_MILLISECONDS, MIGRATIONS
+from hotkey_aggregator.postgres_ids import Sorted
+from hotkey_aggregator.postgres_schema import DAY_MILLISECONDS, MIGRATIONS, Day
 from hotkey_aggregator.postgres_store import PostgresStore
 from hotkey_aggregator.store import (
     CountQuery,
+    DeadLetter,
+    Flush,
     Keeping,
-    OffsetConflictError,
     StoreError,
     StoreUnavailableError,
     Totals,
     was_committed,
 )
-from tests.contract.aggregator.flushes import P1, Row, flush
+from hotkey_aggregator.windows import Clicks
+from tests.contract.aggregator.flushes import P1, Row, clicks, flush, move
 from tests.postgres_server import new_schema, running_postgres, until_backends_wait
 from tests.stack.aggregator.test_postgres_members import BEFORE_MIDNIGHT, held_up, ids, in_thread, tables
 
@@ -57,12 +63,12 @@ def administrator(postgres: Postgres) -> Iterator[psycopg.Connection[tuple[objec
 
 
 class Proxy:
-    """Passes bytes between a client and the server; ends the connection at the first COMMIT it sees."""
+    """Passes bytes between clients and the server; once armed, cuts the next connection that says too much."""
 
-    def __init__(self, postgres: Postgres, *, hand_on: bool) -> None:
+    def __init__(self, postgres: Postgres) -> None:
         self._server = ("127.0.0.1", postgres.port)
-        self._hand_on = hand_on
-        self._armed = threading.Event()
+        self._left: int | None = None
+        self._hand_on = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -70,76 +76,105 @@ class Proxy:
     def dsn(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self._listener.getsockname()[1]}/postgres?sslmode=disable"
 
-    def arm(self) -> None:
-        self._armed.set()
+    @property
+    def left(self) -> int | None:
+        """How many messages still pass; None once the connection was cut."""
+        return self._left
+
+    def cut_after(self, messages: int, *, hand_on: bool = False) -> None:
+        """Let so many messages pass, then cut. `hand_on`: the server gets the next one, its answer is lost."""
+        self._left, self._hand_on = messages, hand_on
 
     def close(self) -> None:
+        self._left = None
         self._listener.close()
 
     def _accept(self) -> None:
-        while True:
-            try:
+        with suppress(OSError):
+            while True:
                 client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self._server)
-            threading.Thread(target=self._pass, args=(server, client), daemon=True).start()
-            threading.Thread(target=self._watch, args=(client, server), daemon=True).start()
+                server = socket.create_connection(self._server)
+                cut = threading.Event()
+                threading.Thread(target=self._answer, args=(server, client, cut), daemon=True).start()
+                threading.Thread(target=self._ask, args=(client, server, cut), daemon=True).start()
 
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                target.sendall(data)
-        except OSError:
-            return
-        finally:
-            target.close()
+    def _answer(self, server: socket.socket, client: socket.socket, cut: threading.Event) -> None:
+        """Until the server is done with the connection: what it did is certain when the client learns."""
+        with suppress(OSError), server, client:
+            while data := server.recv(65536):
+                if not cut.is_set():
+                    client.sendall(data)
 
-    def _watch(self, client: socket.socket, server: socket.socket) -> None:
-        try:
+    def _ask(self, client: socket.socket, server: socket.socket, cut: threading.Event) -> None:
+        with suppress(OSError):
             while data := client.recv(65536):
-                if self._armed.is_set() and b"COMMIT" in data:
-                    self._armed.clear()
-                    client.shutdown(socket.SHUT_RDWR)
+                if self._left == 0:
+                    self._left = None
+                    cut.set()
                     if self._hand_on:
                         server.sendall(data)
-                        server.settimeout(30)
-                        server.recv(1)
                     break
+                if self._left is not None:
+                    self._left -= 1
                 server.sendall(data)
-        except OSError:
-            return
-        finally:
-            client.close()
-            server.close()
+            server.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.parametrize("hand_on", [True, False], ids=["after", "before"])
-def test_a_connection_lost_around_the_commit_leaves_all_or_nothing(
+class EarlyIdsStore(PostgresStore):
+    """Commits the ids before the counts that they guard."""
+
+    def _insert_ids(self, connection: Connection[Any], clicks: Clicks, kept: Sequence[Day]) -> Sorted:
+        found = super()._insert_ids(connection, clicks, kept)
+        connection.execute("commit")
+        connection.execute("begin")
+        return found
+
+
+def cut_at_each_message_of_a_flush(
+    postgres: Postgres, schema: str, kind: type[PostgresStore], *, hand_on: bool
+) -> None:
+    """Fails where the database then holds a part of the flush."""
+    proxy = Proxy(postgres)
+    store = kind(proxy.dsn, schema=schema)
+    store.commit(flush(Row("0")))
+    flushed, cuts = 1, 0
+    while True:
+        # given a flush of a new id, the id before, and a dead letter
+        lost = Flush(
+            clicks(Row(f"{flushed}"), Row(f"{flushed - 1}"), source=P1),
+            (DeadLetter(P1, flushed, Reason.EMPTY, "no value"),),
+            move(P1, None if flushed == 1 else flushed, flushed + 1),
+        )
+
+        # when the connection is cut after so many messages
+        proxy.cut_after(cuts, hand_on=hand_on)
+        with suppress(StoreUnavailableError):
+            store.commit(lost)
+        if proxy.left is not None:
+            break
+
+        # then all of it is there or nothing, and the rest can follow
+        found = f"cut after {cuts} messages: {store.totals()}"
+        if not was_committed(lost, store.positions()):
+            assert store.totals() == Totals(flushed, flushed, 1, dead=flushed - 1), found
+            store.commit(lost)
+        flushed, cuts = flushed + 1, cuts + 1
+        assert store.totals() == Totals(flushed, flushed, 1, dead=flushed - 1), found
+    proxy.close()
+    store.close()
+    assert cuts > 8
+
+
+@pytest.mark.parametrize("hand_on", [False, True], ids=["before", "after"])
+def test_a_connection_cut_at_any_message_of_a_flush_leaves_all_or_nothing(
     postgres: Postgres, schema: str, hand_on: bool
 ) -> None:
-    # given
-    proxy = Proxy(postgres, hand_on=hand_on)
-    store = PostgresStore(proxy.dsn, schema=schema)
-    store.commit(flush(Row("0")))
+    cut_at_each_message_of_a_flush(postgres, schema, PostgresStore, hand_on=hand_on)
 
-    # when the commit is sent, and no answer comes
-    lost = flush(Row("1"), Row("2"), at=1)
-    proxy.arm()
-    with pytest.raises(StoreUnavailableError, match="connection lost"):
-        store.commit(lost)
 
-    # then the positions tell what became of it, and it can be sent again without doubling
-    assert was_committed(lost, store.positions()) == hand_on
-    if hand_on:
-        with pytest.raises(OffsetConflictError):
-            store.commit(lost)
-    else:
-        assert store.commit(lost).counted == 2
-    assert ids(store) == Counter("012")
-    assert store.totals() == Totals(clicks=3, event_ids=3, windows=1, dead=0)
-    store.close()
-    proxy.close()
+def test_a_store_that_writes_a_flush_in_two_transactions_is_found(postgres: Postgres, schema: str) -> None:
+    with pytest.raises(AssertionError, match=r"cut after \d+ messages"):
+        cut_at_each_message_of_a_flush(postgres, schema, EarlyIdsStore, hand_on=False)
 
 
 def test_a_killed_server_undoes_the_flush_and_the_store_goes_on_after_its_restart(

@@ -56,6 +56,13 @@ def test_rows_of_ids_of_one_length_are_laid_out_over_all_chunks() -> None:
     assert found == COPY_HEADER + b"".join(rows) + COPY_TRAILER
 
 
+def test_rows_of_long_texts_are_laid_out_over_all_chunks() -> None:
+    rows = [(number, "x" * (number * 40_000), "y" * (400_000 - number)) for number in range(40)]
+    numbers = np.array([number for number, _, _ in rows], np.int64)
+    texts = [Texts.of([one for _, one, _ in rows]), Texts.of([other for _, _, other in rows])]
+    assert b"".join(copy_rows([numbers], texts)) == plain_rows(rows)
+
+
 @given(st.lists(INTEGER))
 def test_an_array_of_integers_is_in_the_servers_binary_form(values: list[int]) -> None:
     elements = b"".join(struct.pack(">iq", 8, value) for value in values)
