@@ -1,7 +1,8 @@
-"""What a commit into PostgreSQL costs: `python -m bench.postgres_store --ids 10000000 --batch 50000 500000`.
+"""What a commit into PostgreSQL costs: `python -m bench.postgres_store --ids 10000000 --batch 500000`.
 
-CPU time of this process and of the server process that serves it, per click, in a store whose day holds so many
-ids already. It starts a PostgreSQL of its own and deletes it; 100 million ids take 12 GB of disk and 20 minutes.
+CPU time of this process and of the server process that serves it, per click, in a store whose day holds so
+many ids already. It starts a PostgreSQL of its own and deletes it; 100 million ids take 12 GB of disk and
+20 minutes.
 Not a part of `make bench`, which measures the whole path.
 """
 

@@ -1,9 +1,9 @@
 """The shared store: one PostgreSQL schema that many members of a consumer group write to at once.
 
 A flush asks which of its ids are there, and copies the others straight into the table of the day, whose
-unique index on their digests has the last word. Two members with one id in flight meet in that index: the second
-waits for the first and asks again. They meet there because all flushes in flight write to the same day's
-table: which one it is, is a row that is read under a shared lock; a new day begins under the exclusive one.
+unique index on their digests has the last word. Two members with one id in flight meet in that index: the
+second waits for the first and asks again. They meet there because all flushes in flight write to the same
+day's table: which one it is, is a row that is read under a shared lock; a new day begins under the exclusive.
 It knows SQL and nothing of Kafka.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ import pytest
 from psycopg import Connection
 
 from devstack.postgres import Postgres
+from devstack.process import until
 from hotkey_aggregator.events import Reason
 from hotkey_aggregator.postgres_copy import Hashing, Integers
 from hotkey_aggregator.postgres_ids import Sorted
@@ -63,7 +65,7 @@ def administrator(postgres: Postgres) -> Iterator[psycopg.Connection[tuple[objec
 
 
 class Proxy:
-    """Passes bytes between clients and the server; once armed, cuts the next connection that says too much."""
+    """Passes bytes between clients and the server; once armed, cuts the connection that says too much."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._server = ("127.0.0.1", postgres.port)
@@ -82,7 +84,7 @@ class Proxy:
         return self._left
 
     def cut_after(self, messages: int, *, hand_on: bool = False) -> None:
-        """Let so many messages pass, then cut. `hand_on`: the server gets the next one, its answer is lost."""
+        """Let so many messages pass, then cut. `hand_on`: the server gets one more, its answer is lost."""
         self._left, self._hand_on = messages, hand_on
 
     def close(self) -> None:
@@ -221,7 +223,14 @@ def test_without_a_free_connection_the_store_is_unavailable(postgres: Postgres, 
             PostgresStore(dsn, schema=schema)
 
         holder.close()
-        PostgresStore(dsn, schema=schema).close()
+
+        def opens() -> bool:
+            with suppress(StoreUnavailableError):
+                PostgresStore(dsn, schema=schema).close()
+                return True
+            return False
+
+        assert until(opens, time.monotonic() + 30), "the connection was not given back within 30 s"
 
 
 def test_a_database_that_is_read_only_is_unavailable_until_it_is_not(
