@@ -28,13 +28,15 @@ _CONFIG: Mapping[str, Any] = {
     "checkpoint_threshold": "64MB",
 }
 
-_TRY_AGAIN = (
+_BROKEN = (
     duckdb.IOException,
     duckdb.FatalException,
     duckdb.InternalException,
-    duckdb.OutOfMemoryException,
     duckdb.TransactionException,  # a commit that could not be written
 )
+"""After these the file is opened anew."""
+
+_TRY_AGAIN = (*_BROKEN, duckdb.OutOfMemoryException, duckdb.ConnectionException)
 
 
 class DuckDBFile:
@@ -95,10 +97,10 @@ class DuckDBFile:
     def snapshot(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor that sees one state of the file whatever is committed meanwhile; usable in any thread."""
         try:
-            with self._turn:
-                self._mend()
-                cursor = self.connection.cursor()
-            with cursor:
+            if self._failed:
+                with self._turn:
+                    self._mend()
+            with self.connection.cursor() as cursor:
                 cursor.execute("begin")
                 yield cursor
         except duckdb.Error as error:
@@ -110,7 +112,8 @@ class DuckDBFile:
 
     def _mend(self) -> None:
         if self._failed:
-            self.connection.close()
+            with suppress(duckdb.Error):
+                self.connection.close()
             try:
                 self.connection = duckdb.connect(self.path, config=dict(_CONFIG))
             except duckdb.Error as error:
@@ -123,7 +126,7 @@ class DuckDBFile:
 
     def _error(self, purpose: str, error: duckdb.Error) -> StoreError:
         if isinstance(error, _TRY_AGAIN):
-            self._failed = True
+            self._failed = self._failed or isinstance(error, _BROKEN)
             return StoreUnavailableError(
                 f"the store {self.path} could not {purpose} now: {error}. What was committed before is safe. "
                 "Repair the cause (disk space, permissions, memory); it is tried again"

@@ -60,7 +60,8 @@ class CountedIds:
         self._length = segment_milliseconds(horizon)
         with file.transaction("check its hashes"):
             self._check_hashes()
-        self._filter = self._filter_of_store(0)
+        self._complete = False
+        self.make_room(0)
 
     @property
     def filter(self) -> IdFilter:
@@ -69,10 +70,14 @@ class CountedIds:
 
     def make_room(self, ids: int) -> None:
         """Make a larger filter if so many more ids do not fit into this one."""
-        if not self._filter.has_room_for(ids):
-            # The old one goes first: both together would be more memory than the process is to have.
-            self._filter = IdFilter()
-            self._filter = self._filter_of_store(ids)
+        if self._complete and self._filter.has_room_for(ids):
+            return
+        # The old one goes first: both together would be more memory than the process is to have. If the store
+        # cannot be read now, the next flush begins here again.
+        self._complete = False
+        self._filter = IdFilter()
+        self._filter = self._filter_of_store(ids)
+        self._complete = True
 
     def sift(self, batch: pa.Table) -> Sifted:
         """Which clicks of a batch, which statements can read as `batch`, have an id that is new."""

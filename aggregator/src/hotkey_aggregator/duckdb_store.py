@@ -143,7 +143,7 @@ class DuckDBStore:
             duplicates=len(repeats),
             dead=dead,
             conflicts=len(conflicts),
-            examples=tuple(conflicts[:EXAMPLES]),
+            examples=tuple(_conflict(flush.clicks, row) for row in conflicts[:EXAMPLES]),
         )
 
     def counts(self, query: CountQuery) -> Sequence[Count]:
@@ -291,7 +291,8 @@ class DuckDBStore:
         self._ids.add(table, sifted.hashes, now)
         self._file.rows(_ADD_COUNTS.format(table=table))
 
-    def _add_dead(self, letters: Sequence[DeadLetter], numbers: _Numbers) -> int:
+    def _add_dead(self, dead: Sequence[DeadLetter], numbers: _Numbers) -> int:
+        letters = list({(letter.source, letter.offset): letter for letter in dead}.values())
         table = _places(letters, numbers)
         for name, kind, values in (
             ("reason", pa.string(), [letter.reason.value for letter in letters]),
@@ -360,16 +361,17 @@ def _places(letters: Sequence[DeadLetter], numbers: _Numbers) -> pa.Table:
     )
 
 
-def _conflicts(clicks: Clicks, repeats: Sequence[Repeat]) -> list[Conflict]:
+def _conflicts(clicks: Clicks, repeats: Sequence[Repeat]) -> list[int]:
+    """Rows that repeat an id with another payload."""
     return [
-        Conflict(
-            clicks.event_ids[repeat.row],
-            clicks.sources[clicks.source_of[repeat.row]],
-            clicks.offsets[repeat.row],
-        )
+        repeat.row
         for repeat in repeats
         if repeat.counted_digest is not None and repeat.counted_digest != clicks.digests[repeat.row]
     ]
+
+
+def _conflict(clicks: Clicks, row: int) -> Conflict:
+    return Conflict(clicks.event_ids[row], clicks.sources[clicks.source_of[row]], clicks.offsets[row])
 
 
 def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:

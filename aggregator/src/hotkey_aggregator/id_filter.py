@@ -32,7 +32,7 @@ _LOAD = 0.75
 _NAME = np.uint32(0x3F)
 _FINGERPRINT = np.uint64(0xFFFFFFC0)
 _CHUNK = 8_192
-"""Rows looked at together: a chunk of blocks (1 MiB) stays in the processor's cache."""
+"""Hashes handled together: their blocks (1 MiB) stay in the processor's cache from one step to the next."""
 
 
 class IdFilter:
@@ -68,21 +68,10 @@ class IdFilter:
 
     def add(self, hashes: Hashes, segment: int) -> None:
         """Put hashes, in ascending order, into a segment."""
-        if not len(hashes):
-            return
-        slots, block = self._slots.reshape(-1), self._block(hashes)
-        rank = _rank(block)
-        target = block * _SLOTS + ((self._next[block] + rank) & (_SLOTS - 1))
-        free = ~self._live[slots[target] & _NAME] & (rank < _SLOTS)
-        entries = _fingerprint(hashes) | np.uint32(name_of(segment))
         self._added[segment] = self._added.get(segment, 0) + len(hashes)
         self._live[name_of(segment)] = True
-        slots[target[free]] = entries[free]
-        # Of the entries of one block the last one stays.
-        self._next[block[free]] = (target[free] + 1) & (_SLOTS - 1)
-        for value in hashes[~free].tolist():
-            self._spilled[value] = self._spilled.get(value, 0) | 1 << name_of(segment)
-        self._overfull[block[~free]] = True
+        for start in range(0, len(hashes), _CHUNK):
+            self._add(hashes[start : start + _CHUNK], name_of(segment))
 
     def find(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where hashes may be: rows of `hashes`, and beside each the name of one segment."""
@@ -102,6 +91,18 @@ class IdFilter:
         self._spilled = {value: names & keep for value, names in self._spilled.items() if names & keep}
         self._overfull[:] = False
         self._overfull[self._block(np.fromiter(self._spilled, np.uint64))] = True
+
+    def _add(self, hashes: Hashes, name: int) -> None:
+        slots, block = self._slots.reshape(-1), self._block(hashes)
+        rank = _rank(block)
+        target = block * _SLOTS + ((self._next[block] + rank) & (_SLOTS - 1))
+        free = ~self._live[slots[target] & _NAME] & (rank < _SLOTS)
+        slots[target[free]] = (_fingerprint(hashes) | np.uint32(name))[free]
+        # Of the entries of one block the last one stays.
+        self._next[block[free]] = (target[free] + 1) & (_SLOTS - 1)
+        for value in hashes[~free].tolist():
+            self._spilled[value] = self._spilled.get(value, 0) | 1 << name
+        self._overfull[block[~free]] = True
 
     def _find(self, hashes: Hashes, start: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         part = hashes[start : start + _CHUNK]

@@ -27,6 +27,7 @@ from hotkey_aggregator.store import (
     Position,
     StoreError,
     StoreInUseError,
+    StoreUnavailableError,
 )
 from hotkey_aggregator.windows import Window
 from tests.contract.aggregator.broken_stores import EarlyIdsStore, EarlyOffsetsStore, HashTrustingIds
@@ -398,6 +399,32 @@ def test_a_filter_that_is_full_is_made_anew_from_the_store(
     # then
     assert store._ids.filter is not first
     assert (again.counted, again.duplicates) == (0, 10)
+    store.close()
+
+
+def test_a_filter_that_could_not_be_made_is_not_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a filter that is full, and a store that cannot be read just then
+    monkeypatch.setattr(duckdb_ids, "LEAST_CAPACITY", 100)
+    monkeypatch.setattr("hotkey_aggregator.id_filter.LEAST_CAPACITY", 100)
+    store = DuckDBStore(tmp_path / "counts.duckdb")
+    store.commit(flush(*(Row(f"{n}") for n in range(90))))
+    more = flush(*(Row(f"{n}") for n in range(80, 120)), source=P1)
+
+    def unreadable(ids: CountedIds, number: int) -> None:
+        raise StoreUnavailableError("no")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(CountedIds, "_filter_of_store", unreadable)
+        with pytest.raises(StoreUnavailableError):
+            store.commit(more)
+
+    # when it can be read again
+    committed = store.commit(more)
+
+    # then
+    assert (committed.counted, committed.duplicates) == (30, 10)
     store.close()
 
 

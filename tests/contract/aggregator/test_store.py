@@ -329,6 +329,12 @@ def test_dead_letters_are_kept_once_with_their_place_and_reason(store: Store) ->
     assert len(store.dead(limit=1)) == 1
 
 
+def test_a_dead_letter_that_is_twice_in_a_flush_is_kept_once(store: Store) -> None:
+    committed = store.commit(Flush(dead=(letter(), letter(P1), letter()), moves=move(P0, None, 5)))
+    assert (committed.dead, store.totals().dead) == (2, 2)
+    assert len(store.undelivered([P0, P1], 9)) == 2
+
+
 def test_dead_letters_of_another_topic_id_are_others(store: Store) -> None:
     anew = Source(P0.topic, P0.partition, "topic-id-9")
     store.commit(Flush(dead=(letter(P0),), moves=move(P0, None, 5)))
