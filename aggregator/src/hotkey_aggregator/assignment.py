@@ -56,6 +56,7 @@ class Assignment:
         self._clock = clock
         self._places: set[Place] = set()
         self._unplaced: set[Place] = set()
+        self._out_of_log: set[Place] = set()  # unplaced because their log had not their next offset
         self._settle_at = 0.0
 
     @property
@@ -81,47 +82,54 @@ class Assignment:
         places = {_place(partition) for partition in partitions}
         self._places -= places
         self._unplaced -= places
+        self._out_of_log -= places
         self._pending.release(
             [source for source in self._pending.sources if (source.topic, source.partition) in places]
         )
 
-    def lose_place(self, places: Iterable[Place]) -> None:
-        """It has to be found out where to read these on."""
-        self._unplaced |= self._places.intersection(places)
+    def lose_place(self, places: Iterable[Place], *, no_such_offset: bool = False) -> None:
+        """It has to be found out where to read these on, maybe because the log has not their next offset."""
+        lost = self._places.intersection(places)
+        self._unplaced |= lost
+        if no_such_offset:
+            self._out_of_log |= lost
 
     def start_over(self) -> None:
         """Read everything again from where the store is."""
         self._pending.drop()
         self.lose_place(self._places)
 
-    def settle(self) -> None:
-        """Find out where to read on those that lost their place; tried again until it is known."""
+    def settle(self) -> bool:
+        """Find out where to read on those that lost their place; whether it was found for any.
+
+        To be called again and again: it asks once a second until all are placed.
+        """
         if not self._unplaced or time.monotonic() < self._settle_at:
-            return
+            return False
         self._settle_at = time.monotonic() + RETRY_SECONDS
         starts = self._starts(set(self._unplaced))
         if not starts:
-            return
+            return False
         consumer = self._consumer()
         # The client seeks on no partition that it has stopped reading, but begins anew on a new one.
         consumer.incremental_unassign([TopicPartition(*place) for place in starts])
         consumer.incremental_assign([_from(place, position) for place, position in starts.items()])
+        return True
 
     def _starts(self, places: set[Place]) -> dict[Place, Position | None]:
         """Where to begin; a place of which that cannot be learnt now is left out and unplaced."""
         self._unplaced |= places
+        starts: dict[Place, Position | None] = {}
         try:
             ids = self._cluster.topic_ids({topic for topic, _ in places}, ASK_SECONDS)
             stored = self._store.positions()
-            starts = {
-                place: self._start(Source(*place, ids[place[0]]), stored)
-                for place in places
-                if place[0] in ids
-            }
+            for place in sorted(places):
+                if place[0] in ids:
+                    starts[place] = self._start(Source(*place, ids[place[0]]), stored)
         except (KafkaException, StoreUnavailableError) as error:
-            log.warning(line("positions_unknown", partitions=len(places), detail=error))
-            return {}
+            log.warning(line("positions_unknown", partitions=len(places) - len(starts), detail=error))
         self._unplaced -= starts.keys()
+        self._out_of_log -= starts.keys()
         return starts
 
     def _start(self, source: Source, stored: Mapping[Source, Position]) -> Position | None:
@@ -153,7 +161,7 @@ class Assignment:
             )
 
     def _within_the_log(self, source: Source) -> Position | None:
-        """Where to go on in a log that is the same but does not have the next offset."""
+        """Where to go on in a log that is the same but may not have the next offset."""
         position = self._pending.position(source)
         if position is None:
             return None
@@ -164,6 +172,8 @@ class Assignment:
             told = self._told(source, position, low)
             log.error(line("gap", **told, records=lost, why="removed before they were read"))
             return self._go_on_at(source, low)
+        if position.next_offset <= high and (source.topic, source.partition) not in self._out_of_log:
+            return position
         start = min(high, self._offset_at(source, self._clock() - self._keeping.ids // 2))
         self._metrics.truncations.inc()
         log.error(line("log_truncated", **self._told(source, position, start), end=high))

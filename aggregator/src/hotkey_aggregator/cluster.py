@@ -38,11 +38,11 @@ class Look:
 
     asked_at: int
     """Unix milliseconds before anything was asked."""
-    topic_ids: Mapping[str, str] = field(default_factory=dict)
+    topics: Mapping[str, TopicFacts] = field(default_factory=dict)
     ends: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """High watermarks by topic and partition, as the leaders gave them after `asked_at`."""
     whole: bool = True
-    """Whether each topic was answered for: with its id, or that it is not there."""
+    """Whether each topic was answered for: with what it is, or that it is not there."""
 
 
 class Cluster:
@@ -61,9 +61,7 @@ class Cluster:
         for name, future in asked.items():
             description = _existing(future, timeout)
             if description is not None:
-                partitions = description.partitions
-                replication = len(partitions[0].replicas) if partitions else 1
-                found[name] = TopicFacts(str(description.topic_id), len(partitions), replication)
+                found[name] = _facts(description)
         return found
 
     def topic_ids(self, names: Collection[str], timeout: float = ASK_SECONDS) -> dict[str, str]:
@@ -142,7 +140,7 @@ class _Asked:
         return all(future.done() for future in (*self.topics.values(), *self.ends.values()))
 
     def look(self) -> Look:
-        ids: dict[str, str] = {}
+        topics: dict[str, TopicFacts] = {}
         whole = True
         for name, future in self.topics.items():
             try:
@@ -151,13 +149,19 @@ class _Asked:
                 whole = False
             else:
                 if description is not None:
-                    ids[name] = str(description.topic_id)
+                    topics[name] = _facts(description)
         ends = {
             (partition.topic, partition.partition): future.result(0).offset
             for partition, future in self.ends.items()
             if future.exception(0) is None
         }
-        return Look(self.at, ids, ends, whole)
+        return Look(self.at, topics, ends, whole)
+
+
+def _facts(description: Any) -> TopicFacts:
+    partitions = description.partitions
+    replication = len(partitions[0].replicas) if partitions else 1
+    return TopicFacts(str(description.topic_id), len(partitions), replication)
 
 
 def _existing(future: Future[Any], timeout: float) -> Any | None:

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from hotkey_aggregator.cluster import Cluster
 from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.metrics import Metrics
-from hotkey_aggregator.store import DeadLetter, Store, StoreError
+from hotkey_aggregator.store import DeadLetter, Store
 from hotkey_aggregator.windows import Source
 
 log = logging.getLogger("hotkey_aggregator")
@@ -29,7 +29,9 @@ REASON, DETAIL, TOPIC = f"{HEADER}reason", f"{HEADER}detail", f"{HEADER}topic"
 PARTITION, OFFSET, TOPIC_ID = f"{HEADER}partition", f"{HEADER}offset", f"{HEADER}topic-id"
 TIMESTAMP = f"{HEADER}timestamp"
 
-BATCH = 500
+MOST_LETTERS = 1000
+FEWEST_LETTERS = 10
+CARRIED_BYTES = 8 * 1024 * 1024
 MOST_PARTITIONS = 3
 SEND_SECONDS = 30.0
 RETRY_SECONDS = 5.0
@@ -92,6 +94,7 @@ class DeadLetterCarrier:
         self._sources: Collection[Source] = ()
         self._refused: set[tuple[Source, int]] = set()
         self._errors: list[str] = []
+        self._batch = FEWEST_LETTERS
         self._topic_exists = False
         self._logged = float("-inf")
         self._due = threading.Event()
@@ -120,14 +123,17 @@ class DeadLetterCarrier:
                     producer = producer or Producer(self._config)
                     self._make_topic()
                     self._carry(producer, letters)
-            except (KafkaException, StoreError, BufferError, OSError) as error:
-                self._note_failure(str(error))
+            except Exception as error:
+                # Whatever it is, the letters are safe where they are, and the next ones will be tried again.
+                self._note_failure(str(error) or type(error).__name__)
                 self._closed.wait(RETRY_SECONDS)
                 self._due.set()
 
     def _letters(self) -> Sequence[DeadLetter]:
         """The next ones, without those that the topic refuses for good: they stay in the store."""
-        found = self._store.undelivered(self._sources, BATCH + len(self._refused)) if self._sources else ()
+        if not self._sources:
+            return ()
+        found = self._store.undelivered(self._sources, self._batch + len(self._refused))
         return [letter for letter in found if (letter.source, letter.offset) not in self._refused]
 
     def _make_topic(self) -> None:
@@ -157,6 +163,8 @@ class DeadLetterCarrier:
         if producer.flush(SEND_SECONDS + 5):
             producer.purge()
             producer.flush(1)
+        mean = 1 + sum(len(letter.value or b"") for letter in letters) // len(letters)
+        self._batch = max(FEWEST_LETTERS, min(MOST_LETTERS, CARRIED_BYTES // mean))
         if acknowledged:
             self._write(lambda: self._store.delivered(acknowledged)).result()
             self._metrics.delivered.inc(len(acknowledged))

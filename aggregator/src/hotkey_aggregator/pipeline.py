@@ -14,34 +14,36 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from hotkey_aggregator.assignment import NO_SUCH_OFFSET, Assignment
+from hotkey_aggregator.broker_offsets import BrokerOffsets
 from hotkey_aggregator.cluster import Cluster, Look
 from hotkey_aggregator.condition import Told
 from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.metrics import Metrics
-from hotkey_aggregator.pending import Jump, Pending, Record
+from hotkey_aggregator.pending import Pending, Record
+from hotkey_aggregator.reports import Reports
 from hotkey_aggregator.store import (
-    Committed,
-    DeadLetter,
     Keeping,
     OffsetConflictError,
     Position,
     Store,
+    StoreError,
     StoreUnavailableError,
 )
 from hotkey_aggregator.watermark import UNKNOWN, Watermark, complete_up_to
 from hotkey_aggregator.windows import Source
-from hotkey_aggregator.writer import Writer, Written
+from hotkey_aggregator.writer import Outage, Writer, Written
+from hotkey_sdk import Consumer
 
 log = logging.getLogger("hotkey_aggregator")
 
@@ -52,10 +54,11 @@ CONSUME_SECONDS = 0.5
 FLIGHT_SECONDS = 0.1
 PAUSED_SECONDS = 0.05
 LOOK_SECONDS = 1.0
+PARTITIONS_A_LOOK = 500
+"""With more than these there are fewer looks: they are a client's dearest question."""
 EXPIRE_SECONDS = 60.0
 HANDOVER_SECONDS = 20.0
 """How long a rebalance, and the end of the process, waits for the store to take a flush."""
-ERROR_LOG_SECONDS = 60.0
 
 
 class PipelineError(Exception):
@@ -103,6 +106,7 @@ class Pipeline:
         self._rules = rules
         self._metrics = metrics
         self._told = told
+        self._reports = Reports(metrics, told)
         self._serve_dead_letters = serve_dead_letters
         self._pending = Pending(rules.keeping)
         self._assignment = Assignment(
@@ -110,13 +114,12 @@ class Pipeline:
         )
         self._watermark = Watermark()
         self._positions: dict[Source, Position] = {}
-        self._topic_ids: dict[str, str] = {}
+        self._living: frozenset[Source] = frozenset()
         self._flight: Future[Written] | None = None
         self._batch = FEWEST_RECORDS
         self._paused = False
-        self._published: dict[Source, int] = {}
+        self._broker_offsets = BrokerOffsets()
         self._failure: Exception | None = None
-        self._error_logged: dict[int, float] = {}
         self._flush_due = self._look_due = 0.0
         self._expire_due = time.monotonic() + EXPIRE_SECONDS
         self._consumer = make_consumer({"on_commit": self._on_commit, "error_cb": self._on_kafka_error})
@@ -152,9 +155,9 @@ class Pipeline:
                     self._store.name_topics(self._cluster.topic_ids(nameless))
                     self._positions = dict(self._store.positions())
             except KafkaException as error:
-                self._log_kafka_error(error.args[0])
+                self._reports.kafka_error(error.args[0])
             except StoreUnavailableError as error:
-                self._tell(store_outage=str(error))
+                self._reports.condition(Outage(time.monotonic(), str(error)))
                 log.warning(line("store_unavailable", detail=error))
             else:
                 return True
@@ -204,7 +207,7 @@ class Pipeline:
         before = self._pending.value_bytes
         if records:
             for jump in self._pending.take(cast("list[Record]", records), _now()):
-                self._note_jump(jump)
+                self._reports.jump(jump)
             # As many at once as keep what the client hands out small, whatever the records' size.
             mean = max(1, (self._pending.value_bytes - before) // len(records))
             self._batch = max(FEWEST_RECORDS, min(MOST_RECORDS, CONSUME_BYTES // mean))
@@ -227,12 +230,7 @@ class Pipeline:
         else:
             self._on_kafka_error(error)
             if error.code() in NO_SUCH_OFFSET:
-                self._assignment.lose_place([(topic, partition)])
-
-    def _note_jump(self, jump: Jump) -> None:
-        self._metrics.jumps.inc()
-        place = {"topic": jump.source.topic, "partition": jump.source.partition}
-        log.warning(line("offset_jump", **place, expected=jump.expected, found=jump.found))
+                self._assignment.lose_place([(topic, partition)], no_such_offset=True)
 
     def _look_around(self) -> None:
         """All that is asked of the cluster beside records, and the store's housekeeping; waits for little."""
@@ -241,28 +239,41 @@ class Pipeline:
             self._take_look(look)
         now = time.monotonic()
         if now >= self._look_due:
-            self._look_due = now + LOOK_SECONDS
             places = self._assignment.places
-            topics = {self._rules.topic, *(s.topic for s in self._positions), *(topic for topic, _ in places)}
-            self._cluster.ask(topics, places, _now())
+            self._look_due = now + LOOK_SECONDS * max(1.0, len(places) / PARTITIONS_A_LOOK)
+            self._cluster.ask(self._known_topics(), places, _now())
             self._tell()
-        if now >= self._expire_due:
+        if now >= self._expire_due and self._flight is None:
             self._expire_due = now + EXPIRE_SECONDS
             self._writer.do(self._expire)
-        if not self._paused:
-            self._assignment.settle()
+        if not self._paused and self._assignment.settle():
+            self._serve_dead_letters(self._pending.sources)
+
+    def _known_topics(self) -> set[str]:
+        """The stream's topics: what is read by us or by others, and what the table says is to be read."""
+        return {
+            self._rules.topic,
+            *(source.topic for source in self._positions),
+            *(topic for topic, _ in self._assignment.places),
+            *self._consumer.hotkey.stats().added_topics,
+        }
 
     def _expire(self) -> None:
         try:
             self._store.expire(_now())
-        except StoreUnavailableError as error:
+        except StoreError as error:
             log.warning(line("expire_put_off", detail=error))
 
     def _take_look(self, look: Look) -> None:
         if look.whole:
-            self._topic_ids = dict(look.topic_ids)
+            self._living = frozenset(
+                Source(name, partition, facts.id)
+                for name, facts in look.topics.items()
+                for partition in range(facts.partitions)
+            )
         for source in self._pending.sources:
-            if look.topic_ids.get(source.topic, source.topic_id) != source.topic_id:
+            topic = look.topics.get(source.topic)
+            if topic is not None and topic.id != source.topic_id:
                 self._assignment.lose_place([(source.topic, source.partition)])
         lag = 0
         for place, end in look.ends.items():
@@ -299,125 +310,64 @@ class Pipeline:
         except StoreUnavailableError as error:
             self._start_over("a flush was given up with its partitions", error)
         else:
-            self._note_written(written)
+            self._take_written(written)
 
     def _start_over(self, why: str, error: Exception) -> None:
         """Of the refused flush nothing was kept: read all of it again that is still ours to read."""
-        self._metrics.rewinds.inc()
-        log.warning(line("rewind", why=why, detail=error))
+        self._reports.start_over(why, error)
         self._assignment.start_over()
 
-    def _note_written(self, written: Written) -> None:
-        committed, now = written.committed, _now()
+    def _take_written(self, written: Written) -> None:
+        now = _now()
         self._positions = dict(written.positions)
-        self._metrics.counted.inc(committed.counted)
-        self._metrics.duplicates.inc(committed.duplicates)
-        self._metrics.flush_seconds.observe(written.seconds)
-        self._metrics.last_flush.set(now / 1000)
-        watermark = self._watermark.observe(self._positions, self._pending.sources, self._topic_ids)
-        if watermark is not None:
-            self._metrics.watermark.set(watermark / 1000)
-            self._metrics.freshness.observe(max(0, now - watermark) / 1000)
-        self._note_conflicts(committed)
-        self._note_dead(written.flush.dead)
+        watermark = self._watermark.observe(self._positions, self._living)
+        self._reports.flushed(written, watermark, now)
         self._tell(watermark=watermark, committed_at=now)
-        self._publish()
-
-    def _note_conflicts(self, committed: Committed) -> None:
-        """One id with two payloads: somebody makes ids that are not unique."""
-        if not committed.conflicts:
-            return
-        self._metrics.conflicts.inc(committed.conflicts)
-        examples = ",".join(
-            f"{one.event_id[:100]}@{one.source.topic}/{one.source.partition}/{one.offset}"
-            for one in committed.examples[:3]
-        )
-        log.warning(line("payload_conflicts", records=committed.conflicts, examples=examples))
-
-    def _note_dead(self, dead: Sequence[DeadLetter]) -> None:
-        """One line a flush, however many there are: each is kept in the store and goes to its topic."""
-        if not dead:
-            return
-        reasons = Counter(letter.reason.value for letter in dead)
-        for reason, records in reasons.items():
-            self._metrics.rejected.labels(reason).inc(records)
-        first = dead[0]
-        example = f"{first.source.topic}/{first.source.partition}@{first.offset}"
-        told = {"records": len(dead), "reasons": ",".join(sorted(reasons)), "example": example}
-        log.warning(line("records_rejected", **told, detail=first.detail))
-        self._serve_dead_letters(self._pending.sources)
+        if written.flush.dead:
+            self._serve_dead_letters(self._pending.sources)
+        try:
+            self._broker_offsets.publish(self._consumer, self._positions, self._pending.sources)
+        except KafkaException as error:
+            self._reports.kafka_error(error.args[0])
 
     def _tell(self, **news: Any) -> None:
-        outage = self._writer.outage
-        self._metrics.store_available.set(outage is None)
-        self._told.condition = replace(
-            self._told.condition,
-            **{
-                "partitions": len(self._assignment.places),
-                "unplaced": len(self._assignment.unplaced),
-                "paused": self._paused,
-                "store_outage": None if outage is None else outage.reason,
-                **news,
-            },
+        self._reports.condition(
+            self._writer.outage,
+            partitions=len(self._assignment.places),
+            unplaced=len(self._assignment.unplaced),
+            paused=self._paused,
+            **news,
         )
 
-    def _publish(self) -> None:
-        """Commit the stored offsets to the broker where it does not have them yet; does not wait for it."""
-        news = {
-            source: position.next_offset
-            for source in self._pending.sources
-            if (position := self._positions.get(source)) is not None
-            and self._published.get(source) != position.next_offset
-        }
-        if not news:
-            return
-        offsets = [TopicPartition(source.topic, source.partition, offset) for source, offset in news.items()]
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
-            self._log_kafka_error(error.args[0])
-        else:
-            self._published.update(news)
-
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            if error is not None or partition.error is not None:
-                source = self._pending.source(partition.topic, partition.partition)
-                if source is not None:
-                    self._published.pop(source, None)
+        self._broker_offsets.note(error, partitions, self._pending.source)
 
-    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, _consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         with self._failing():
             self._assignment.add(partitions)
             if self._paused and partitions:
                 self._consumer.pause(partitions)
-            self._note_assignment("assigned", partitions)
+            self._reports.assignment("assigned", partitions, len(self._assignment.places))
+            self._tell(joined=True)
             self._serve_dead_letters(self._pending.sources)
 
-    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, _consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """Flush all before partitions are given up, if the store takes it in time."""
         with self._failing():
             self._drain()
             self._give_up(partitions, "revoked")
 
-    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, _consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """Others may have them already: what was read of them is theirs to count."""
         with self._failing():
             self._give_up(partitions, "lost")
 
     def _give_up(self, partitions: list[TopicPartition], event: str) -> None:
         self._assignment.remove(partitions)
-        mine = self._pending.sources
-        self._published = {source: offset for source, offset in self._published.items() if source in mine}
-        self._note_assignment(event, partitions)
-        self._serve_dead_letters(mine)
-
-    def _note_assignment(self, event: str, partitions: list[TopicPartition]) -> None:
-        named = sorted(f"{partition.topic}/{partition.partition}" for partition in partitions)
-        total = len(self._assignment.places)
-        self._metrics.partitions.set(total)
+        self._broker_offsets.keep(self._pending.sources)
+        self._reports.assignment(event, partitions, len(self._assignment.places))
         self._tell(joined=True)
-        log.info(line(event, partitions=",".join(named), total=total))
+        self._serve_dead_letters(self._pending.sources)
 
     def _drain(self) -> bool:
         """Flush all that waits; False when the store did not take it in time and it was given up."""
@@ -465,15 +415,7 @@ class Pipeline:
                 f"the Kafka client gave up: {error.str()}. If it was fenced, another aggregator runs in this "
                 "group: a DuckDB store takes one a group. Stop one of the two, or give it its own --group"
             )
-        self._log_kafka_error(error)
-
-    def _log_kafka_error(self, error: KafkaError) -> None:
-        """One line a minute for each kind: a broker that is away reports itself many times a second."""
-        now = time.monotonic()
-        last = self._error_logged.get(error.code())
-        if last is None or now - last >= ERROR_LOG_SECONDS:
-            self._error_logged[error.code()] = now
-            log.warning(line("kafka_error", code=error.name(), detail=error.str()))
+        self._reports.kafka_error(error)
 
 
 def _now() -> int:

@@ -31,7 +31,7 @@ from hotkey_aggregator.pending import why_not_counted
 from hotkey_aggregator.store import Keeping
 from hotkey_sdk.routing.names import dedicated_prefix
 
-BATCH = 500
+BATCH = 200
 ASK_SECONDS = 10.0
 QUIET_SECONDS = 30.0
 PROGRESS_SECONDS = 1.0

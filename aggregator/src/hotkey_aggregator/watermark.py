@@ -37,19 +37,13 @@ class Watermark:
         """Unix milliseconds; None as long as a source is without a mark."""
         return self._told
 
-    def observe(
-        self,
-        positions: Mapping[Source, Position],
-        assigned: Collection[Source],
-        topic_ids: Mapping[str, str],
-    ) -> int | None:
+    def observe(self, positions: Mapping[Source, Position], living: Collection[Source]) -> int | None:
         """Take in the positions that the store holds; returns what is told now.
 
-        `topic_ids` are the topics that there are: logs that are gone hold nothing back. An assigned source
-        that the store does not know yet does.
+        `living` are all logs of the stream's topics as they are now, whoever reads them: logs that are gone
+        hold nothing back, those that the store does not know yet do.
         """
-        living = {source for source in positions if topic_ids.get(source.topic) == source.topic_id}
-        marks = [_mark(positions.get(source)) for source in living.union(assigned)]
+        marks = [_mark(positions.get(source)) for source in living]
         if marks and min(marks) != UNKNOWN:
             self._told = max(min(marks), UNKNOWN if self._told is None else self._told)
         return self._told
