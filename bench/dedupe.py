@@ -11,14 +11,14 @@ import argparse
 import os
 import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from array import array
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import duckdb
@@ -129,13 +129,12 @@ def fill(path: Path, ids: int) -> float:
     return (path.stat().st_size - empty) / ids
 
 
-def measured(path: Path, ids: int, sizes: list[int], clicks: int) -> Figures:
-    """Make a store, open it, flush into it."""
-    per_id = fill(path, ids)
+def measured(path: Path, ids: int, bytes_an_id: float, sizes: list[int], clicks: int) -> Figures:
+    """Open a store and flush into it."""
     opening = Meter()
     with opening.on():
         store = DuckDBStore(path)
-    figures = Figures(ids, per_id, opening.wall, opening.cpu, most_mib(), {})
+    figures = Figures(ids, bytes_an_id, opening.wall, opening.cpu, most_mib(), {})
     stream, flush = Stream(), Flush()
     for size in sizes:
         meter, rounds = Meter(), max(1, clicks // size)
@@ -201,21 +200,17 @@ def main() -> None:
     parser.add_argument("--ids", type=int, nargs="+", default=[0, 10_000_000, 100_000_000])
     parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 100_000, 200_000, 500_000])
     parser.add_argument("--clicks", type=int, default=2_000_000, help="of each size (default 2,000,000)")
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child is not None:
+    spawn, all_figures = get_context("spawn"), []
+    for ids in options.ids:
         with tempfile.TemporaryDirectory(prefix="hotkey-dedupe-") as folder:
             path = Path(folder) / "counts.duckdb"
-            figures = measured(path, options.child, options.sizes, options.clicks)
-        print(msgspec.json.encode(figures).decode())
-        return
-    again = [sys.executable, "-m", "bench.dedupe", "--clicks", str(options.clicks), "--sizes"]
-    again += map(str, options.sizes)
-    done = [
-        subprocess.run([*again, "--child", str(ids)], check=True, stdout=subprocess.PIPE).stdout
-        for ids in options.ids
-    ]
-    print(table([msgspec.json.decode(text, type=Figures) for text in done]))
+            with ProcessPoolExecutor(1, spawn) as making:
+                bytes_an_id = making.submit(fill, path, ids).result()
+            with ProcessPoolExecutor(1, spawn) as measuring:
+                sought = measuring.submit(measured, path, ids, bytes_an_id, options.sizes, options.clicks)
+                all_figures.append(sought.result())
+    print(table(all_figures))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ _ADD_COUNTS = f"""
 _MERGE_COUNTS = """
     insert into merged_counts
     select minute, advertiser_id, ad_id, sum(clicks), sum(cost) from recent_counts
-    group by all order by minute, advertiser_id, ad_id
+    group by all order by minute
 """
 
 _MOVE = """
