@@ -45,7 +45,7 @@ def test_a_command_names_its_version(name: str) -> None:
     ("module", "part"),
     [
         ("hotkey_operator._start", "kopf"),
-        ("hotkey_aggregator.__main__", "duckdb"),
+        ("hotkey_aggregator.__main__", "msgspec"),
         ("hotkey_sdk.__main__", "confluent_kafka"),
         ("hotkey_operator.plugin.__main__", "kubernetes"),
     ],

@@ -1,7 +1,8 @@
-"""The `hotkey-aggregator` command: `run` counts until it is told to stop, `query` asks a running one."""
+"""The `hotkey-aggregator` command: `run` counts, `query` asks, `replay` puts dead letters back."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -14,14 +15,25 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from hotkey_aggregator.duckdb_store import DuckDBStore
+from hotkey_aggregator.cluster import Cluster
+from hotkey_aggregator.condition import Told
+from hotkey_aggregator.dead_letters import DeadLetterCarrier
 from hotkey_aggregator.logfmt import line, log_to
 from hotkey_aggregator.metrics import Metrics
-from hotkey_aggregator.pipeline import Heartbeat, Pipeline, PipelineError
+from hotkey_aggregator.pipeline import Pipeline, PipelineError, Rules
 from hotkey_aggregator.query import QueryError, ask
+from hotkey_aggregator.replay import ReplayError, replay
 from hotkey_aggregator.server import Answers, CountsServer
-from hotkey_aggregator.settings import QuerySettings, RunSettings, SettingsError, in_flags, parse
+from hotkey_aggregator.settings import (
+    QuerySettings,
+    ReplaySettings,
+    RunSettings,
+    SettingsError,
+    in_flags,
+    parse,
+)
 from hotkey_aggregator.store import Store, StoreError
+from hotkey_aggregator.writer import Writer
 from hotkey_sdk import Consumer
 from hotkey_sdk import SettingsError as ClientSettingsError
 
@@ -35,11 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(settings, QuerySettings):
             ask(settings)
             sys.stdout.flush()
+        elif isinstance(settings, ReplaySettings):
+            _replay(settings)
         else:
             run(settings)
     except SettingsError as error:
         return _failed(error, 2)
-    except (StoreError, PipelineError, QueryError) as error:
+    except (StoreError, PipelineError, QueryError, ReplayError) as error:
         return _failed(error, 1)
     except BrokenPipeError:
         # Whoever read our output has enough of it; Python would complain once more at exit.
@@ -52,36 +66,92 @@ def run(settings: RunSettings) -> None:
     log_to(sys.stderr, settings.log_level)
     stop = _stop_on_signals()
     with ExitStack() as closing:
-        store = DuckDBStore(settings.db)
+        store = settings.store.open(settings.keeping)
         closing.callback(store.close)
-        metrics, heartbeat = Metrics(), Heartbeat()
-        pipeline = Pipeline(
-            lambda callbacks: _consumer({**settings.consumer_config(), **callbacks}),
-            store,
-            settings.topic,
-            limits=settings.limits,
-            metrics=metrics,
-            heartbeat=heartbeat,
-        )
-        server = _serve(settings, store, metrics, heartbeat)
+        metrics, told = Metrics(), Told()
+        writer = Writer(store, on_retry=metrics.store_retries.inc)
+        closing.callback(writer.close)
+        cluster = _cluster(settings)
+        server = _serve(settings, store, metrics, told)
         closing.callback(server.close)
-        _log_start(settings, server)
+        protocol = _group_protocol(settings, cluster, told, stop)
+        letters = DeadLetterCarrier(
+            store,
+            writer.do,
+            cluster,
+            settings.kafka.client_config(),
+            base=settings.kafka.topic,
+            topic=settings.kafka.dead_letter_topic,
+            metrics=metrics,
+        )
+        closing.callback(letters.close)
+        pipeline = Pipeline(
+            lambda callbacks: _consumer({**settings.consumer_config(protocol), **callbacks}),
+            store,
+            writer,
+            cluster,
+            Rules(settings.kafka.topic, settings.limits, settings.keeping, settings.lateness_milliseconds),
+            metrics=metrics,
+            told=told,
+            serve_dead_letters=letters.serve,
+        )
+        _collect_garbage_seldom()
+        _log_start(settings, server, protocol)
         pipeline.run(stop)
     log.info(line("stopped"))
 
 
-def _log_start(settings: RunSettings, server: CountsServer) -> None:
+def _collect_garbage_seldom() -> None:
+    """A batch is ten thousand objects without cycles: looking for some took a tenth of the loop's time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
+def _replay(settings: ReplaySettings) -> None:
+    log_to(sys.stderr, "WARNING")
+    config = settings.kafka.client_config()
+    try:
+        replay(settings.order, config)
+    except (KafkaException, ValueError) as error:
+        raise SettingsError(f"the Kafka client refuses its settings: {error}") from None
+
+
+def _group_protocol(settings: RunSettings, cluster: Cluster, told: Told, stop: threading.Event) -> str:
+    """What `auto` means here: only the classic one fences a second process off a store of one process."""
+    if settings.group_protocol != "auto":
+        return settings.group_protocol
+    if not settings.store.is_shared:
+        return "classic"
+    while not stop.is_set():
+        told.beat()
+        try:
+            return "consumer" if cluster.has_consumer_protocol() else "classic"
+        except KafkaException as error:
+            log.warning(line("kafka_error", code=error.args[0].name(), detail=error.args[0].str()))
+            stop.wait(1.0)
+    return "classic"
+
+
+def _log_start(settings: RunSettings, server: CountsServer, protocol: str) -> None:
     host, port = server.address
     log.info(
         line(
             "started",
-            topic=settings.topic,
-            group=settings.group,
-            db=settings.db,
+            topic=settings.kafka.topic,
+            group=settings.kafka.group,
+            group_protocol=protocol,
+            store=settings.store.shown,
             http=f"http://{host}:{port}",
             follows=settings.redis_url is not None,
         )
     )
+
+
+def _cluster(settings: RunSettings) -> Cluster:
+    try:
+        return Cluster(settings.kafka.client_config())
+    except (KafkaException, ValueError) as error:
+        raise SettingsError(f"the Kafka client refuses its settings: {error}") from None
 
 
 def _consumer(config: dict[str, Any]) -> Consumer:
@@ -93,8 +163,8 @@ def _consumer(config: dict[str, Any]) -> Consumer:
         raise SettingsError(f"the Kafka client refuses its settings: {error}") from None
 
 
-def _serve(settings: RunSettings, store: Store, metrics: Metrics, heartbeat: Heartbeat) -> CountsServer:
-    answers = Answers(store, metrics.exposition, lambda: heartbeat.age_seconds)
+def _serve(settings: RunSettings, store: Store, metrics: Metrics, told: Told) -> CountsServer:
+    answers = Answers(store, metrics.exposition, lambda: told.age_seconds, lambda: told.condition)
     try:
         return CountsServer(settings.http_host, settings.http_port, answers)
     except OSError as error:

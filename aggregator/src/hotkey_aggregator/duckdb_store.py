@@ -1,150 +1,162 @@
 """The embedded store: one DuckDB file that belongs to one process.
 
-Columns reach DuckDB as JSON arrays: one parameter per column is unnested in bulk, about 1 us a row,
-where a row-by-row `executemany` takes a hundred times as long and Arrow would be one more dependency.
-It knows SQL and nothing of Kafka.
+Clicks reach DuckDB as Arrow columns and stay in it from there on: SQL counts them, and `CountedIds` tells it
+which of them are new. It knows SQL and nothing of Kafka.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from array import array
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
+from hotkey_aggregator.duckdb_file import DuckDBFile
+from hotkey_aggregator.duckdb_ids import CountedIds, Repeat, Sifted, segments
+from hotkey_aggregator.duckdb_schema import MIGRATIONS
 from hotkey_aggregator.events import Reason
 from hotkey_aggregator.store import (
     Committed,
+    Conflict,
     Count,
     CountQuery,
+    DeadLetter,
     Flush,
+    Keeping,
     OffsetConflictError,
     OffsetMove,
-    Rejected,
+    Position,
     StoreError,
-    StoreInUseError,
     Totals,
 )
-from hotkey_aggregator.windows import Clicks, Source, Window
-
-MIGRATIONS = (
-    """
-    create table offsets (
-        topic varchar not null, "partition" integer not null, next_offset bigint not null,
-        primary key (topic, "partition"));
-    create table counts (
-        advertiser_id varchar not null, ad_id varchar not null, minute timestamp not null,
-        clicks bigint not null,
-        primary key (advertiser_id, ad_id, minute));
-    create table events (
-        event_id varchar not null, topic varchar not null, "partition" integer not null,
-        "offset" bigint not null);
-    create table rejected (
-        topic varchar not null, "partition" integer not null, "offset" bigint not null,
-        reason varchar not null, detail varchar not null);
-    """,
-)
-"""Entry n takes a file from schema version n to n + 1. Entries are only ever appended."""
+from hotkey_aggregator.windows import WINDOW_MILLISECONDS, Clicks, Source, Window
 
 ID_CHUNK = 20_000
+EXAMPLES = 10
+MERGE_ROWS = 1_000_000
+"""Rows of `recent_counts` that `expire` merges; fewer are added up quickly enough by whoever reads them."""
 
-_STRINGS = """unnest(from_json(?::json, '["VARCHAR"]'))"""
-_INTEGERS = """unnest(from_json(?::json, '["BIGINT"]'))"""
-
-_STAGE = (
-    f'insert into stage select {_STRINGS} event_id, {_INTEGERS} source, {_INTEGERS} "offset", {_INTEGERS} row'
-)
-
-# The small side is the one that is hashed; the ids of all time are only scanned.
-_DUPLICATES = "select row from stage semi join events using (event_id)"
-
-_INSERT_EVENTS = f"""
-    with source as (select {_INTEGERS} number, {_STRINGS} topic, {_INTEGERS} "partition"),
-         duplicate as (select {_INTEGERS} row)
-    insert into events
-    select stage.event_id, source.topic, source."partition", stage."offset"
-    from stage join source on stage.source = source.number
-    where stage.row not in (select row from duplicate)
-"""
+_ALL_COUNTS = "(select * from merged_counts union all select * from recent_counts)"
+_WINDOWS = f"select distinct minute, advertiser_id, ad_id from {_ALL_COUNTS}"
 
 _ADD_COUNTS = f"""
-    insert into counts
-    select {_STRINGS}, {_STRINGS}, make_timestamp_ms({_INTEGERS}), {_INTEGERS}
-    on conflict do update set clicks = clicks + excluded.clicks
+    insert into recent_counts
+    select click_time - click_time % {WINDOW_MILLISECONDS} as minute, advertiser_id, ad_id,
+           count(*), sum(cost)
+    from {{table}} group by all
 """
 
-_INSERT_REJECTED = f"""
-    with bad as (select {_STRINGS} topic, {_INTEGERS} "partition", {_INTEGERS} "offset",
-                        {_STRINGS} reason, {_STRINGS} detail)
-    insert into rejected
-    select * from bad anti join rejected using (topic, "partition", "offset")
+_MERGE_COUNTS = """
+    insert into merged_counts
+    select minute, advertiser_id, ad_id, sum(clicks), sum(cost) from recent_counts
+    group by all order by minute
 """
 
-_MOVE_OFFSETS = f"""
-    insert into offsets select {_STRINGS}, {_INTEGERS}, {_INTEGERS}
-    on conflict do update set next_offset = excluded.next_offset
+_MOVE = """
+    update sources set next_offset = moved.next_offset, leader_epoch = moved.leader_epoch,
+                       event_time = moved.event_time
+    from (select unnest(?::integer[]) as number, unnest(?::bigint[]) as next_offset,
+                 unnest(?::integer[]) as leader_epoch, unnest(?::bigint[]) as event_time) moved
+    where sources.number = moved.number
 """
+
+_UNDELIVERED = """
+    select topic, "partition", topic_id, "offset", reason, detail, key, value, headers, timestamp
+    from outbox join dead using (source, "offset") join sources on source = number
+    where source in (select unnest(?::integer[]))
+    order by "offset", topic, "partition", topic_id limit ?
+"""
+
+_headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes | None], ...])
+
+_Numbers = dict[Source, int]
 
 
 class DuckDBStore:
-    """`Store` in a DuckDB file. Raises `StoreInUseError` when another process has the file open."""
+    """`Store` in a DuckDB file. Raises `StoreInUseError` when another process has the file open.
 
-    def __init__(self, path: Path) -> None:
+    Opening it reads the hashes of all ids that it keeps, some seconds for a hundred million.
+    """
+
+    def __init__(self, path: Path, keeping: Keeping | None = None) -> None:
         self._path = path
-        self._connection = _connect(path)
+        self._keeping = keeping or Keeping()
+        self._file = DuckDBFile(path, MIGRATIONS)
         try:
-            self._migrate()
-            self._connection.execute(
-                'create temp table stage (event_id varchar, source bigint, "offset" bigint, row bigint)'
-            )
+            self._ids = CountedIds(self._file, self._keeping.ids)
         except BaseException:
-            self._connection.close()
+            self._file.close()
             raise
 
     def bind(self, stream: str) -> None:
         """See `Store.bind`."""
-        with self._transaction("bind"):
-            found = self._rows("select value from meta where name = 'stream'")
+        with self._file.transaction("bind"):
+            found = self._file.rows("select value from meta where name = 'stream'")
             if not found:
-                self._connection.execute("insert into meta values ('stream', ?)", [stream])
+                self._file.rows("insert into meta values ('stream', ?)", [stream])
         if found and found[0][0] != stream:
             raise StoreError(
                 f"the store {self._path} counts the stream {found[0][0]!r}, asked for was {stream!r}: "
                 "its offsets mean nothing there. Give this stream a --db of its own"
             )
 
-    def offsets(self) -> Mapping[Source, int]:
-        """See `Store.offsets`."""
-        with self._reading() as cursor:
-            rows = cursor.execute('select topic, "partition", next_offset from offsets').fetchall()
-        return {Source(topic, partition): next_offset for topic, partition, next_offset in rows}
+    def name_topics(self, topic_ids: Mapping[str, str]) -> None:
+        """See `Store.name_topics`."""
+        with self._file.transaction("name topics"):
+            known = self._numbers()
+            for source, number in known.items():
+                topic_id = topic_ids.get(source.topic)
+                if topic_id and not source.topic_id and source._replace(topic_id=topic_id) not in known:
+                    self._file.rows("update sources set topic_id = ? where number = ?", [topic_id, number])
+
+    def positions(self) -> Mapping[Source, Position]:
+        """See `Store.positions`."""
+        with self._file.snapshot() as cursor:
+            rows = cursor.execute(
+                """
+                select topic, "partition", topic_id, next_offset, leader_epoch, event_time from sources
+                where next_offset is not null
+                """
+            ).fetchall()
+        return {Source(*row[:3]): Position(*row[3:]) for row in rows}
 
     def commit(self, flush: Flush) -> Committed:
         """See `Store.commit`."""
-        with self._transaction("flush"):
-            self._move_offsets(flush.moves)
-            duplicates = self._insert_events(flush.clicks)
-            self._add_counts(flush.clicks.counts(without=duplicates))
-            rejected = self._insert_rejected(flush.rejected)
+        self._ids.make_room(len(flush.clicks))
+        columns = _columns(flush.clicks)
+        repeats: tuple[Repeat, ...] = ()
+        with self._file.transaction("flush"):
+            numbers = self._number(flush)
+            self._move(flush.moves, numbers)
+            if len(flush.clicks):
+                repeats = self._add(_batch(columns, flush.clicks, numbers), flush.now)
+            dead = self._add_dead(flush.dead, numbers) if flush.dead else 0
+        conflicts = _conflicts(flush.clicks, repeats)
         return Committed(
-            counted=len(flush.clicks) - len(duplicates), duplicates=len(duplicates), rejected=rejected
+            counted=len(flush.clicks) - len(repeats),
+            duplicates=len(repeats),
+            dead=dead,
+            conflicts=len(conflicts),
+            examples=tuple(_conflict(flush.clicks, row) for row in conflicts[:EXAMPLES]),
         )
 
     def counts(self, query: CountQuery) -> Sequence[Count]:
         """See `Store.counts`."""
-        with self._reading() as cursor:
+        with self._file.snapshot() as cursor:
             rows = cursor.execute(
-                """
-                select advertiser_id, ad_id, epoch_ms(minute), clicks from counts
+                f"""
+                select advertiser_id, ad_id, minute, sum(clicks)::bigint, sum(cost)::bigint from {_ALL_COUNTS}
                 where ($advertiser is null or advertiser_id = $advertiser)
                   and ($ad is null or ad_id = $ad)
-                  and ($first is null or minute >= make_timestamp_ms($first::bigint))
-                  and ($end is null or minute < make_timestamp_ms($end::bigint))
-                order by minute, advertiser_id, ad_id limit $limit
+                  and ($first is null or minute >= $first::bigint)
+                  and ($end is null or minute < $end::bigint)
+                group by all order by minute, advertiser_id, ad_id limit $limit
                 """,
                 {
                     "advertiser": query.advertiser_id,
@@ -154,15 +166,18 @@ class DuckDBStore:
                     "limit": query.limit,
                 },
             ).fetchall()
-        return [Count(Window(advertiser, ad, minute), clicks) for advertiser, ad, minute, clicks in rows]
+        return [Count(Window(*row[:3]), *row[3:]) for row in rows]
 
     def totals(self) -> Totals:
         """See `Store.totals`."""
-        with self._reading() as cursor:
+        with self._file.snapshot() as cursor:
+            tables = [f"(select count(*) from ids_{number})" for number in segments(cursor)]
             row = cursor.execute(
-                """
-                select (select coalesce(sum(clicks), 0)::bigint from counts), (select count(*) from events),
-                       (select count(*) from counts), (select count(*) from rejected)
+                f"""
+                select coalesce(sum(clicks), 0)::bigint + (select clicks from gone),
+                       {" + ".join(tables) or 0}, (select count(*) from ({_WINDOWS})),
+                       (select count(*) from dead), (select ids from gone)
+                from {_ALL_COUNTS}
                 """
             ).fetchone()
         assert row is not None
@@ -170,157 +185,204 @@ class DuckDBStore:
 
     def event_ids(self, prefix: str = "") -> Iterator[Sequence[str]]:
         """See `Store.event_ids`."""
-        with self._reading() as cursor:
-            cursor.execute("select event_id from events where starts_with(event_id, ?)", [prefix])
-            while rows := cursor.fetchmany(ID_CHUNK):
-                yield [row[0] for row in rows]
+        with self._file.snapshot() as cursor:
+            for number in segments(cursor):
+                cursor.execute(f"select event_id from ids_{number} where starts_with(event_id, ?)", [prefix])
+                while rows := cursor.fetchmany(ID_CHUNK):
+                    yield [row[0] for row in rows]
 
-    def rejected(self, limit: int) -> Sequence[Rejected]:
-        """See `Store.rejected`."""
-        with self._reading() as cursor:
+    def dead(self, limit: int) -> Sequence[DeadLetter]:
+        """See `Store.dead`."""
+        with self._file.snapshot() as cursor:
             rows = cursor.execute(
-                'select topic, "partition", "offset", reason, detail from rejected '
-                'order by "offset" desc, topic, "partition" limit ?',
+                """
+                select topic, "partition", topic_id, "offset", reason, detail, key, value, headers, timestamp
+                from dead left join outbox using (source, "offset") join sources on source = number
+                order by "offset" desc, topic, "partition", topic_id limit ?
+                """,
                 [limit],
             ).fetchall()
-        return [
-            Rejected(Source(topic, partition), offset, Reason(reason), detail)
-            for topic, partition, offset, reason, detail in rows
-        ]
+        return [_dead_letter(row) for row in rows]
+
+    def undelivered(self, sources: Collection[Source], limit: int) -> Sequence[DeadLetter]:
+        """See `Store.undelivered`."""
+        with self._file.snapshot() as cursor:
+            known = _numbers(cursor)
+            wanted = [known[source] for source in sources if source in known]
+            rows = cursor.execute(_UNDELIVERED, [wanted, limit]).fetchall()
+        return [_dead_letter(row) for row in rows]
+
+    def delivered(self, letters: Sequence[DeadLetter]) -> None:
+        """See `Store.delivered`."""
+        with self._file.transaction("note what was delivered"):
+            table = _places(letters, self._numbers())
+            with self._file.tables(letters=table):
+                self._file.rows(
+                    """
+                    delete from outbox using letters
+                    where outbox.source = letters.source and outbox."offset" = letters."offset"
+                    """
+                )
+
+    def expire(self, now: int) -> None:
+        """See `Store.expire`. Merges recent counts too."""
+        self._ids.expire(now)
+        oldest = now - self._keeping.windows
+        with self._file.transaction("expire windows"):
+            if self._file.rows("select count(*) from recent_counts")[0][0] >= MERGE_ROWS:
+                self._file.rows(_MERGE_COUNTS)
+                self._file.rows("delete from recent_counts")
+            expired = f"select coalesce(sum(clicks), 0)::bigint from {_ALL_COUNTS} where minute < ?"
+            if clicks := self._file.rows(expired, [oldest])[0][0]:
+                self._file.rows("update gone set clicks = clicks + ?", [clicks])
+                for table in ("merged_counts", "recent_counts"):
+                    self._file.rows(f"delete from {table} where minute < ?", [oldest])
 
     def close(self) -> None:
         """See `Store.close`."""
-        self._connection.close()
+        self._file.close()
 
-    def _migrate(self) -> None:
-        with self._transaction("migrate"):
-            self._connection.execute(
-                "create table if not exists meta (name varchar primary key, value varchar not null)"
-            )
-            found = self._rows("select value from meta where name = 'schema_version'")
-            version = int(found[0][0]) if found else 0
-            if version > len(MIGRATIONS):
-                raise StoreError(
-                    f"the store {self._path} has schema version {version}, this release knows versions up "
-                    f"to {len(MIGRATIONS)}: use the release that wrote it, or a newer one"
-                )
-            for migration in MIGRATIONS[version:]:
-                self._connection.execute(migration)
-            self._connection.execute(
-                "insert or replace into meta values ('schema_version', ?)", [str(len(MIGRATIONS))]
-            )
+    def _numbers(self) -> _Numbers:
+        return _numbers(self._file.connection)
 
-    def _move_offsets(self, moves: Sequence[OffsetMove]) -> None:
-        stored = {
-            Source(topic, partition): next_offset
-            for topic, partition, next_offset in self._rows(
-                'select topic, "partition", next_offset from offsets'
-            )
-        }
+    def _number(self, flush: Flush) -> _Numbers:
+        """The numbers of all sources of the flush; those that are new get one."""
+        numbers = self._numbers()
+        named = [
+            *flush.clicks.sources,
+            *(letter.source for letter in flush.dead),
+            *(move.source for move in flush.moves),
+        ]
+        new = [source for source in dict.fromkeys(named) if source not in numbers]
+        for number, source in enumerate(new, len(numbers)):
+            self._file.rows("insert into sources values (?, ?, ?, ?, null, -1, -1)", [number, *source])
+            numbers[source] = number
+        return numbers
+
+    def _move(self, moves: Sequence[OffsetMove], numbers: _Numbers) -> None:
+        stored = dict(self._file.rows("select number, next_offset from sources"))
         for move in moves:
-            if stored.get(move.source) != move.expected:
-                raise OffsetConflictError(move.source, move.expected, stored.get(move.source))
-        self._bulk(
-            _MOVE_OFFSETS,
-            [move.source.topic for move in moves],
-            [move.source.partition for move in moves],
-            [move.next_offset for move in moves],
+            found = stored[numbers[move.source]]
+            if found != move.expected:
+                raise OffsetConflictError(move.source, move.expected, found)
+        positions = [move.position for move in moves]
+        self._file.rows(
+            _MOVE,
+            [
+                [numbers[move.source] for move in moves],
+                [position.next_offset for position in positions],
+                [position.leader_epoch for position in positions],
+                [position.event_time for position in positions],
+            ],
         )
 
-    def _insert_events(self, clicks: Clicks) -> Sequence[int]:
-        """Insert the clicks that are new; the row numbers of the others."""
-        self._connection.execute("delete from stage")
-        self._bulk(_STAGE, clicks.event_ids, clicks.source_of, clicks.offsets, range(len(clicks)))
-        duplicates = [row for (row,) in self._rows(_DUPLICATES)]
-        sources = clicks.sources
-        self._bulk(
-            _INSERT_EVENTS,
-            range(len(sources)),
-            [source.topic for source in sources],
-            [source.partition for source in sources],
-            duplicates,
-        )
-        return duplicates
+    def _add(self, batch: pa.Table, now: int) -> tuple[Repeat, ...]:
+        """Add the clicks whose ids are new; the others."""
+        with self._file.tables(batch=batch):
+            sifted = self._ids.sift(batch)
+            if sifted.fresh is None:
+                self._count("batch", sifted, now)
+        if sifted.fresh is not None:
+            with self._file.tables(fresh=batch.filter(pa.array(sifted.fresh))):
+                self._count("fresh", sifted, now)
+        return sifted.repeats
 
-    def _add_counts(self, counts: Mapping[Window, int]) -> None:
-        self._bulk(
-            _ADD_COUNTS,
-            [window.advertiser_id for window in counts],
-            [window.ad_id for window in counts],
-            [window.minute for window in counts],
-            list(counts.values()),
-        )
+    def _count(self, table: str, sifted: Sifted, now: int) -> None:
+        self._ids.add(table, sifted.hashes, now)
+        self._file.rows(_ADD_COUNTS.format(table=table))
 
-    def _insert_rejected(self, rejected: Sequence[Rejected]) -> int:
-        inserted = self._bulk(
-            _INSERT_REJECTED,
-            [record.source.topic for record in rejected],
-            [record.source.partition for record in rejected],
-            [record.offset for record in rejected],
-            [record.reason.value for record in rejected],
-            [record.detail for record in rejected],
-        )
-        return int(inserted[0][0])
-
-    def _bulk(self, statement: str, *columns: Sequence[object]) -> list[tuple[Any, ...]]:
-        return self._rows(statement, [msgspec.json.encode(list(column)).decode() for column in columns])
-
-    def _rows(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._connection.execute(statement, list(parameters)).fetchall()
-        return rows
-
-    @contextmanager
-    def _transaction(self, purpose: str) -> Iterator[None]:
-        try:
-            self._connection.execute("begin")
-            try:
-                yield
-                self._connection.execute("commit")
-            except BaseException:
-                self._roll_back()
-                raise
-        except duckdb.Error as error:
-            raise StoreError(
-                f"the store {self._path} failed to {purpose}: {error}. Nothing of it was kept; what was "
-                "committed before is safe. Repair the cause (disk space, permissions), then start again"
-            ) from error
-
-    def _roll_back(self) -> None:
-        try:
-            self._connection.execute("rollback")
-        except duckdb.Error:
-            # A failed commit has ended the transaction itself; the first error is the one to report.
-            return
-
-    @contextmanager
-    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of its own for one reader: a snapshot that no commit disturbs, usable in any thread."""
-        try:
-            with self._connection.cursor() as cursor:
-                yield cursor
-        except duckdb.Error as error:
-            raise StoreError(f"the store {self._path} could not be read: {error}") from error
+    def _add_dead(self, dead: Sequence[DeadLetter], numbers: _Numbers) -> int:
+        letters = list({(letter.source, letter.offset): letter for letter in dead}.values())
+        table = _places(letters, numbers)
+        for name, kind, values in (
+            ("reason", pa.string(), [letter.reason.value for letter in letters]),
+            ("detail", pa.string(), [letter.detail for letter in letters]),
+            ("timestamp", pa.int64(), [letter.timestamp for letter in letters]),
+            ("key", pa.large_binary(), [letter.key for letter in letters]),
+            ("value", pa.large_binary(), [letter.value for letter in letters]),
+            ("headers", pa.large_binary(), [msgspec.msgpack.encode(letter.headers) for letter in letters]),
+        ):
+            table = table.append_column(name, pa.array(values, kind))
+        with self._file.tables(letters=table):
+            self._file.rows(
+                """
+                insert into outbox select source, "offset", key, value, headers
+                from letters anti join dead using (source, "offset")
+                """
+            )
+            return int(
+                self._file.rows(
+                    """
+                    insert into dead select source, "offset", reason, detail, timestamp
+                    from letters anti join dead using (source, "offset")
+                    """
+                )[0][0]
+            )
 
 
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
-    try:
-        return duckdb.connect(
-            path, config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-        )
-    except duckdb.Error as error:
-        raise _connect_error(path, str(error)) from error
+def _numbers(connection: duckdb.DuckDBPyConnection) -> _Numbers:
+    rows = connection.execute('select topic, "partition", topic_id, number from sources').fetchall()
+    return {Source(*row[:3]): row[3] for row in rows}
 
 
-def _connect_error(path: Path, message: str) -> StoreError:
-    if "lock" in message.lower():
-        holder = re.search(r"PID (\d+)", message)
-        by = f"process {holder.group(1)}" if holder else "another process"
-        return StoreInUseError(
-            f"the store {path} is in use by {by}; a DuckDB file belongs to one process. "
-            "Stop that one, ask it over HTTP (hotkey-aggregator query), or name another file with --db"
-        )
-    if not path.parent.is_dir():
-        return StoreError(
-            f"the store {path} cannot be made: the folder {path.parent} does not exist; make it"
-        )
-    return StoreError(f"the store {path} cannot be opened: {message}")
+def _columns(clicks: Clicks) -> dict[str, Any]:
+    return {
+        "event_id": pa.array(clicks.event_ids, pa.string()),
+        "advertiser_id": pa.array(clicks.advertiser_ids, pa.string()),
+        "ad_id": pa.array(clicks.ad_ids, pa.string()),
+        "click_time": _integers(clicks.click_times),
+        "cost": _integers(clicks.costs),
+        "digest": _integers(clicks.digests),
+        "offset": _integers(clicks.offsets),
+    }
+
+
+def _batch(columns: Mapping[str, Any], clicks: Clicks, numbers: _Numbers) -> pa.Table:
+    number_of = np.array([numbers[source] for source in clicks.sources], np.int32)
+    return pa.table({**columns, "source": number_of[_integers(clicks.source_of)]})
+
+
+def _integers(values: Sequence[int]) -> NDArray[np.int64]:
+    if isinstance(values, bytes | bytearray):
+        return np.frombuffer(values, np.uint8).astype(np.int64)
+    if isinstance(values, range):
+        return np.arange(values.start, values.stop, values.step, dtype=np.int64)
+    if isinstance(values, array | np.ndarray):
+        return np.asarray(values, np.int64)
+    return np.fromiter(values, np.int64, len(values))
+
+
+def _places(letters: Sequence[DeadLetter], numbers: _Numbers) -> pa.Table:
+    return pa.table(
+        {
+            "source": pa.array([numbers[letter.source] for letter in letters], pa.int32()),
+            "offset": pa.array([letter.offset for letter in letters], pa.int64()),
+        }
+    )
+
+
+def _conflicts(clicks: Clicks, repeats: Sequence[Repeat]) -> list[int]:
+    """Rows that repeat an id with another payload."""
+    return [
+        repeat.row
+        for repeat in repeats
+        if repeat.counted_digest is not None and repeat.counted_digest != clicks.digests[repeat.row]
+    ]
+
+
+def _conflict(clicks: Clicks, row: int) -> Conflict:
+    return Conflict(clicks.event_ids[row], clicks.sources[clicks.source_of[row]], clicks.offsets[row])
+
+
+def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
+    topic, partition, topic_id, offset, reason, detail, key, value, headers, timestamp = row
+    return DeadLetter(
+        Source(topic, partition, topic_id),
+        offset,
+        Reason(reason),
+        detail,
+        key,
+        value,
+        _headers.decode(headers) if headers is not None else (),
+        timestamp,
+    )

@@ -1,11 +1,12 @@
 """Consume, count, flush: the loop that turns records into counts.
 
-The store's offsets are the truth: on every assignment reading starts at them, and a flush moves them
-in the transaction that counts. So a kill at any moment loses nothing (what was not flushed is read
-again) and doubles nothing (what was flushed is behind the stored offset, and ids are counted once).
-The broker gets the same offsets afterwards, for people and lag monitors to see; nothing rests on them.
+The store's positions are the truth: on every assignment reading starts at them, and a flush moves them in the
+transaction that counts. So a kill at any moment loses nothing (what was not flushed is read again) and
+doubles nothing (what was flushed is behind the stored position, and ids are counted once). The broker gets
+the same offsets afterwards, for people and lag monitors to see; nothing rests on them.
 
-Memory is bounded because one thread does it all: while the store is busy, nothing more is consumed.
+The store works in a thread of its own while the next batch is read. When that batch is full before the store
+is done, reading pauses: memory holds two batches, whatever the store does.
 """
 
 from __future__ import annotations
@@ -13,25 +14,51 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from hotkey_aggregator.assignment import NO_SUCH_OFFSET, Assignment
+from hotkey_aggregator.broker_offsets import BrokerOffsets
+from hotkey_aggregator.cluster import Cluster, Look
+from hotkey_aggregator.condition import Told
 from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.metrics import Metrics
-from hotkey_aggregator.pending import Jump, Pending
-from hotkey_aggregator.store import Rejected, Store
+from hotkey_aggregator.pending import Pending, Record
+from hotkey_aggregator.reports import Reports
+from hotkey_aggregator.store import (
+    Keeping,
+    OffsetConflictError,
+    Position,
+    Store,
+    StoreError,
+    StoreUnavailableError,
+)
+from hotkey_aggregator.watermark import UNKNOWN, Watermark, complete_up_to
 from hotkey_aggregator.windows import Source
+from hotkey_aggregator.writer import Outage, Writer, Written
+from hotkey_sdk import Consumer
 
 log = logging.getLogger("hotkey_aggregator")
 
-CONSUME_RECORDS = 2_000
+MOST_RECORDS = 10_000
+FEWEST_RECORDS = 100
+CONSUME_BYTES = 8 * 1024 * 1024
 CONSUME_SECONDS = 0.5
-ERROR_LOG_SECONDS = 60.0
+FLIGHT_SECONDS = 0.1
+PAUSED_SECONDS = 0.05
+LOOK_SECONDS = 1.0
+PARTITIONS_A_LOOK = 500
+"""With more than these there are fewer looks: they are a client's dearest question."""
+EXPIRE_SECONDS = 60.0
+HANDOVER_SECONDS = 20.0
+"""How long a rebalance, and the end of the process, waits for the store to take a flush."""
 
 
 class PipelineError(Exception):
@@ -47,18 +74,15 @@ class FlushLimits:
     bytes: int = 64 * 1024 * 1024
 
 
-class Heartbeat:
-    """When the loop last turned; read by the health check in another thread."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a stream is counted."""
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def beat(self) -> None:
-        self._last = time.monotonic()
-
-    @property
-    def age_seconds(self) -> float:
-        return time.monotonic() - self._last
+    topic: str
+    limits: FlushLimits
+    keeping: Keeping
+    lateness_milliseconds: int
+    """What a click may take from its time until it is in Kafka, for a log without news to be complete."""
 
 
 class Pipeline:
@@ -68,23 +92,36 @@ class Pipeline:
         self,
         make_consumer: Callable[[dict[str, Any]], Consumer],
         store: Store,
-        topic: str,
+        writer: Writer,
+        cluster: Cluster,
+        rules: Rules,
         *,
-        limits: FlushLimits,
         metrics: Metrics,
-        heartbeat: Heartbeat,
+        told: Told,
+        serve_dead_letters: Callable[[Collection[Source]], None],
     ) -> None:
         self._store = store
-        self._topic = topic
-        self._limits = limits
+        self._writer = writer
+        self._cluster = cluster
+        self._rules = rules
         self._metrics = metrics
-        self._heartbeat = heartbeat
-        self._pending = Pending()
-        self._sources: dict[tuple[str, int], Source] = {}
-        self._published: dict[Source, int] = {}
+        self._told = told
+        self._reports = Reports(metrics, told)
+        self._serve_dead_letters = serve_dead_letters
+        self._pending = Pending(rules.keeping)
+        self._assignment = Assignment(
+            lambda: self._consumer, store, cluster, self._pending, metrics, rules.keeping, _now
+        )
+        self._watermark = Watermark()
+        self._positions: dict[Source, Position] = {}
+        self._living: frozenset[Source] = frozenset()
+        self._flight: Future[Written] | None = None
+        self._batch = FEWEST_RECORDS
+        self._paused = False
+        self._broker_offsets = BrokerOffsets()
         self._failure: Exception | None = None
-        self._error_logged: dict[int, float] = {}
-        self._flush_due = 0.0
+        self._flush_due = self._look_due = 0.0
+        self._expire_due = time.monotonic() + EXPIRE_SECONDS
         self._consumer = make_consumer({"on_commit": self._on_commit, "error_cb": self._on_kafka_error})
 
     def run(self, stop: threading.Event) -> None:
@@ -95,154 +132,273 @@ class Pipeline:
                     self._topics(),
                     on_assign=self._on_assign,
                     on_revoke=self._on_revoke,
-                    on_lost=self._on_revoke,
+                    on_lost=self._on_lost,
                 )
                 self._loop(stop)
-                self._flush()
-                self._publish()
+                self._finish()
         finally:
             # Whatever waits after a failure must not be flushed by the revocation that close() causes.
             self._pending.drop()
+            self._flight = None
             self._consumer.close()
 
     def _bind(self, stop: threading.Event) -> bool:
         """Tie the store to this stream, as soon as Kafka says which cluster it is."""
         while not stop.is_set():
-            self._heartbeat.beat()
+            self._told.beat()
             try:
                 cluster_id = self._consumer.list_topics(timeout=5).cluster_id
+                self._store.bind(f"{cluster_id}/{self._rules.topic}")
+                self._positions = dict(self._store.positions())
+                nameless = {source.topic for source in self._positions if not source.topic_id}
+                if nameless:
+                    self._store.name_topics(self._cluster.topic_ids(nameless))
+                    self._positions = dict(self._store.positions())
             except KafkaException as error:
-                self._log_kafka_error(error.args[0])
-                stop.wait(1.0)
-                continue
-            self._store.bind(f"{cluster_id}/{self._topic}")
-            return True
+                self._reports.kafka_error(error.args[0])
+            except StoreUnavailableError as error:
+                self._reports.condition(Outage(time.monotonic(), str(error)))
+                log.warning(line("store_unavailable", detail=error))
+            else:
+                return True
+            stop.wait(1.0)
         return False
 
     def _topics(self) -> list[str]:
-        """The base topic, and every other one that the store has offsets of: reading it is always safe."""
-        return [self._topic, *sorted({source.topic for source in self._store.offsets()} - {self._topic})]
+        """The base topic, and every other one that the store has positions of: reading it is always safe."""
+        base = self._rules.topic
+        return [base, *sorted({source.topic for source in self._positions} - {base})]
 
     def _loop(self, stop: threading.Event) -> None:
-        self._flush_due = time.monotonic() + self._limits.seconds
+        self._flush_due = time.monotonic() + self._rules.limits.seconds
         while not stop.is_set():
-            self._heartbeat.beat()
-            wait = min(CONSUME_SECONDS, max(0.0, self._flush_due - time.monotonic()))
-            messages = self._consumer.consume(CONSUME_RECORDS, wait)
+            self._told.beat()
+            self._collect()
+            self._look_around()
+            if self._flight is None and (time.monotonic() >= self._flush_due or self._is_full()):
+                self._begin_flush()
+            self._pause_or_resume(self._flight is not None and self._is_full())
+            self._take(self._consumer.consume(self._batch, self._wait_seconds()))
             if self._failure is not None:
                 raise self._failure
-            self._take(messages)
-            if time.monotonic() >= self._flush_due or self._is_full():
-                self._flush()
-                self._publish()
+
+    def _wait_seconds(self) -> float:
+        if self._paused:
+            return PAUSED_SECONDS
+        if self._flight is not None:
+            return FLIGHT_SECONDS
+        return min(CONSUME_SECONDS, max(0.0, self._flush_due - time.monotonic()))
 
     def _is_full(self) -> bool:
-        return self._pending.events >= self._limits.events or self._pending.value_bytes >= self._limits.bytes
+        limits = self._rules.limits
+        return self._pending.events >= limits.events or self._pending.value_bytes >= limits.bytes
+
+    def _pause_or_resume(self, full: bool) -> None:
+        if full == self._paused:
+            return
+        self._paused = full
+        self._metrics.paused.set(full)
+        partitions = self._consumer.assignment()
+        (self._consumer.pause if full else self._consumer.resume)(partitions)
+        self._tell()
 
     def _take(self, messages: Sequence[Message]) -> None:
-        take, sources = self._pending.take, self._sources
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                self._on_kafka_error(error)
-                continue
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            assert topic is not None and partition is not None and offset is not None  # noqa: PT018
-            source = sources.get((topic, partition)) or self._new_source(topic, partition)
-            jump = take(source, offset, message.value())
-            if jump is not None:
-                self._note_jump(jump)
+        records = [message for message in messages if message.error() is None]
+        before = self._pending.value_bytes
+        if records:
+            for jump in self._pending.take(cast("list[Record]", records), _now()):
+                self._reports.jump(jump)
+            # As many at once as keep what the client hands out small, whatever the records' size.
+            mean = max(1, (self._pending.value_bytes - before) // len(records))
+            self._batch = max(FEWEST_RECORDS, min(MOST_RECORDS, CONSUME_BYTES // mean))
+        if len(records) < len(messages):
+            for message in messages:
+                self._take_event(message)
         self._metrics.pending.set(self._pending.events)
 
-    def _new_source(self, topic: str, partition: int) -> Source:
-        # Made once a partition, not once a record.
-        return self._sources.setdefault((topic, partition), Source(topic, partition))
-
-    def _note_jump(self, jump: Jump) -> None:
-        self._metrics.jumps.inc()
-        place = {"topic": jump.source.topic, "partition": jump.source.partition}
-        log.warning(line("offset_jump", **place, expected=jump.expected, found=jump.found))
-
-    def _flush(self) -> None:
-        self._flush_due = time.monotonic() + self._limits.seconds
-        flush = self._pending.flush()
-        if not flush.moves:
+    def _take_event(self, message: Message) -> None:
+        """What the client says of a partition between its records."""
+        error, topic, partition = message.error(), message.topic(), message.partition()
+        if error is None:
             return
-        repeats = self._pending.repeats
-        with self._metrics.flush_seconds.time():
-            committed = self._store.commit(flush)
-        self._pending.flushed()
-        self._metrics.counted.inc(committed.counted)
-        self._metrics.duplicates.inc(committed.duplicates + repeats)
-        self._metrics.last_flush.set_to_current_time()
-        self._metrics.pending.set(0)
-        self._note_rejected(flush.rejected)
+        if topic is None or partition is None:
+            self._on_kafka_error(error)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            source, end = self._pending.source(topic, partition), message.offset()
+            if source is not None and end is not None:
+                self._pending.advance(source, end, UNKNOWN)
+        else:
+            self._on_kafka_error(error)
+            if error.code() in NO_SUCH_OFFSET:
+                self._assignment.lose_place([(topic, partition)], no_such_offset=True)
 
-    def _note_rejected(self, rejected: Sequence[Rejected]) -> None:
-        """One line a flush, however many there are: each is kept in the store."""
-        if not rejected:
-            return
-        reasons = Counter(record.reason.value for record in rejected)
-        for reason, records in reasons.items():
-            self._metrics.rejected.labels(reason).inc(records)
-        first = rejected[0]
-        example = f"{first.source.topic}/{first.source.partition}@{first.offset}"
-        log.warning(
-            line(
-                "records_rejected",
-                records=len(rejected),
-                reasons=",".join(sorted(reasons)),
-                example=example,
-                detail=first.detail,
+    def _look_around(self) -> None:
+        """All that is asked of the cluster beside records, and the store's housekeeping; waits for little."""
+        look = self._cluster.answer()
+        if look is not None:
+            self._take_look(look)
+        now = time.monotonic()
+        if now >= self._look_due:
+            places = self._assignment.places
+            self._look_due = now + LOOK_SECONDS * max(1.0, len(places) / PARTITIONS_A_LOOK)
+            self._cluster.ask(self._known_topics(), places, _now())
+            self._tell()
+        if now >= self._expire_due and self._flight is None:
+            self._expire_due = now + EXPIRE_SECONDS
+            self._writer.do(self._expire)
+        if not self._paused and self._assignment.settle():
+            self._serve_dead_letters(self._pending.sources)
+
+    def _known_topics(self) -> set[str]:
+        """The stream's topics: what is read by us or by others, and what the table says is to be read."""
+        return {
+            self._rules.topic,
+            *(source.topic for source in self._positions),
+            *(topic for topic, _ in self._assignment.places),
+            *self._consumer.hotkey.stats().added_topics,
+        }
+
+    def _expire(self) -> None:
+        try:
+            self._store.expire(_now())
+        except StoreError as error:
+            log.warning(line("expire_put_off", detail=error))
+
+    def _take_look(self, look: Look) -> None:
+        if look.whole:
+            self._living = frozenset(
+                Source(name, partition, facts.id)
+                for name, facts in look.topics.items()
+                for partition in range(facts.partitions)
             )
+        for source in self._pending.sources:
+            topic = look.topics.get(source.topic)
+            if topic is not None and topic.id != source.topic_id:
+                self._assignment.lose_place([(source.topic, source.partition)])
+        lag = 0
+        for place, end in look.ends.items():
+            placed = self._pending.source(*place)
+            if placed is None:
+                continue
+            position = self._pending.position(placed)
+            read = 0 if position is None else position.next_offset
+            lag += max(0, end - read)
+            mark = complete_up_to(read, end, look.asked_at, self._rules.lateness_milliseconds)
+            if mark is not None:
+                self._pending.advance(placed, read, mark)
+        self._metrics.lag.set(lag)
+        self._tell(lag_records=lag)
+
+    def _begin_flush(self) -> None:
+        self._flush_due = time.monotonic() + self._rules.limits.seconds
+        flush = self._pending.flush(_now())
+        if flush.moves:
+            self._flight = self._writer.commit(flush)
+            self._metrics.pending.set(0)
+
+    def _collect(self) -> None:
+        """Take in what became of the flush that was under way, if it is done."""
+        if self._flight is None or not self._flight.done():
+            return
+        flight, self._flight = self._flight, None
+        try:
+            written = flight.result()
+        except OffsetConflictError as error:
+            if error.source in self._pending.sources:
+                raise
+            self._start_over("a partition that was given up was flushed too late", error)
+        except StoreUnavailableError as error:
+            self._start_over("a flush was given up with its partitions", error)
+        else:
+            self._take_written(written)
+
+    def _start_over(self, why: str, error: Exception) -> None:
+        """Of the refused flush nothing was kept: read all of it again that is still ours to read."""
+        self._reports.start_over(why, error)
+        self._assignment.start_over()
+
+    def _take_written(self, written: Written) -> None:
+        now = _now()
+        self._positions = dict(written.positions)
+        watermark = self._watermark.observe(self._positions, self._living)
+        self._reports.flushed(written, watermark, now)
+        self._tell(watermark=watermark, committed_at=now)
+        if written.flush.dead:
+            self._serve_dead_letters(self._pending.sources)
+        try:
+            self._broker_offsets.publish(self._consumer, self._positions, self._pending.sources)
+        except KafkaException as error:
+            self._reports.kafka_error(error.args[0])
+
+    def _tell(self, **news: Any) -> None:
+        self._reports.condition(
+            self._writer.outage,
+            partitions=len(self._assignment.places),
+            unplaced=len(self._assignment.unplaced),
+            paused=self._paused,
+            **news,
         )
 
-    def _publish(self) -> None:
-        """Commit the stored offsets to the broker where it does not have them yet; does not wait for it."""
-        news = {
-            source: offset
-            for source, offset in self._pending.stored.items()
-            if self._published.get(source) != offset
-        }
-        if not news:
-            return
-        offsets = [TopicPartition(source.topic, source.partition, offset) for source, offset in news.items()]
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
-            self._log_kafka_error(error.args[0])
-        else:
-            self._published.update(news)
-
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            if error is not None or partition.error is not None:
-                self._published.pop(Source(partition.topic, partition.partition), None)
+        self._broker_offsets.note(error, partitions, self._pending.source)
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, _consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         with self._failing():
-            stored = self._store.offsets()
-            for partition in partitions:
-                source = Source(partition.topic, partition.partition)
-                self._pending.assign(source, stored.get(source))
-                partition.offset = stored.get(source, OFFSET_BEGINNING)
-            consumer.incremental_assign(partitions)
-            self._note_assignment("assigned", partitions)
+            self._assignment.add(partitions)
+            if self._paused and partitions:
+                self._consumer.pause(partitions)
+            self._reports.assignment("assigned", partitions, len(self._assignment.places))
+            self._tell(joined=True)
+            self._serve_dead_letters(self._pending.sources)
 
-    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Flush all before partitions are given up. Also when they were lost: a stale flush is refused."""
+    def _on_revoke(self, _consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        """Flush all before partitions are given up, if the store takes it in time."""
         with self._failing():
-            self._flush()
-            sources = [Source(partition.topic, partition.partition) for partition in partitions]
-            self._pending.forget(sources)
-            for source in sources:
-                self._published.pop(source, None)
-            self._note_assignment("revoked", partitions)
+            self._drain()
+            self._give_up(partitions, "revoked")
 
-    def _note_assignment(self, event: str, partitions: list[TopicPartition]) -> None:
-        named = sorted(f"{partition.topic}/{partition.partition}" for partition in partitions)
-        self._metrics.partitions.set(self._pending.partitions)
-        log.info(line(event, partitions=",".join(named), total=self._pending.partitions))
+    def _on_lost(self, _consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        """Others may have them already: what was read of them is theirs to count."""
+        with self._failing():
+            self._give_up(partitions, "lost")
+
+    def _give_up(self, partitions: list[TopicPartition], event: str) -> None:
+        self._assignment.remove(partitions)
+        self._broker_offsets.keep(self._pending.sources)
+        self._reports.assignment(event, partitions, len(self._assignment.places))
+        self._tell(joined=True)
+        self._serve_dead_letters(self._pending.sources)
+
+    def _drain(self) -> bool:
+        """Flush all that waits; False when the store did not take it in time and it was given up."""
+        deadline = time.monotonic() + HANDOVER_SECONDS
+        if not self._await_flight(deadline):
+            return False
+        self._begin_flush()
+        return self._await_flight(deadline)
+
+    def _await_flight(self, deadline: float) -> bool:
+        flight = self._flight
+        if flight is None:
+            return True
+        while not flight.done() and time.monotonic() < deadline:
+            self._told.beat()
+            wait_for([flight], 0.1)
+        if not flight.done():
+            self._writer.give_up()
+            wait_for([flight], 1.0)
+        # Done without the store's word, or not done even so: a later `_collect` starts over then.
+        taken = flight.done() and not isinstance(flight.exception(), StoreUnavailableError)
+        self._collect()
+        return taken
+
+    def _finish(self) -> None:
+        waiting = self._pending.events
+        if not self._drain():
+            raise PipelineError(
+                f"the store did not take the last flush ({waiting} events waited behind it) within "
+                f"{HANDOVER_SECONDS:.0f} s: nothing is lost, they are read again at the next start"
+            )
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -259,12 +415,8 @@ class Pipeline:
                 f"the Kafka client gave up: {error.str()}. If it was fenced, another aggregator runs in this "
                 "group: a DuckDB store takes one a group. Stop one of the two, or give it its own --group"
             )
-        self._log_kafka_error(error)
+        self._reports.kafka_error(error)
 
-    def _log_kafka_error(self, error: KafkaError) -> None:
-        """One line a minute for each kind: a broker that is away reports itself many times a second."""
-        now = time.monotonic()
-        last = self._error_logged.get(error.code())
-        if last is None or now - last >= ERROR_LOG_SECONDS:
-            self._error_logged[error.code()] = now
-            log.warning(line("kafka_error", code=error.name(), detail=error.str()))
+
+def _now() -> int:
+    return int(time.time() * 1000)

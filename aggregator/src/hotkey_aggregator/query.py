@@ -21,7 +21,7 @@ class QueryError(Exception):
 
 
 def ask(settings: QuerySettings, out: TextIO = sys.stdout) -> None:
-    """Print the answer: rows as a table, totals as indented JSON, ids one JSON string a line."""
+    """Print the answer: rows as a table, ids one JSON string a line, all else as indented JSON."""
     url = f"{settings.url}/{settings.what}"
     if settings.parameters:
         url += "?" + urlencode(settings.parameters)
@@ -47,7 +47,7 @@ def _print(what: str, response: HTTPResponse, out: TextIO) -> None:
             out.write(text.decode())
         return
     document = msgspec.json.decode(response.read())
-    if what == "totals":
+    if what in ("totals", "watermark"):
         out.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
         return
     rows = document[what]

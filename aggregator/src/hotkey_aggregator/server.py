@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,8 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from hotkey_aggregator.condition import Condition
+from hotkey_aggregator.events import MILLIONTHS
 from hotkey_aggregator.logfmt import line
-from hotkey_aggregator.store import CountQuery, Store, StoreError
+from hotkey_aggregator.store import CountQuery, Position, Store, StoreError
+from hotkey_aggregator.windows import Source
 
 log = logging.getLogger("hotkey_aggregator.http")
 
@@ -38,6 +42,9 @@ class Answers:
     metrics: Callable[[], bytes]
     loop_age_seconds: Callable[[], float]
     """Seconds since the consuming loop last turned."""
+    condition: Callable[[], Condition]
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""
     healthy_seconds: float = 60.0
     """Older than this, the loop is stuck and `/healthz` says 503."""
 
@@ -93,6 +100,42 @@ class _Handler(BaseHTTPRequestHandler):
         age, limit = self.answers.loop_age_seconds(), self.answers.healthy_seconds
         self._json(200 if age <= limit else 503, {"loop_age_seconds": round(age, 3), "limit_seconds": limit})
 
+    def readyz(self, parameters: Mapping[str, str]) -> None:
+        """200 while the counts get newer, 503 with the reasons while they do not."""
+        _only(parameters)
+        condition = self.answers.condition()
+        reasons = list(condition.not_ready_because)
+        age, limit = self.answers.loop_age_seconds(), self.answers.healthy_seconds
+        if age > limit:
+            reasons.append(f"the loop has not turned for {age:.0f} s")
+        state = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "partitions": condition.partitions,
+            "paused": condition.paused,
+            "lag_records": condition.lag_records,
+            **self._freshness(condition),
+        }
+        self._json(503 if reasons else 200, state)
+
+    def watermark(self, parameters: Mapping[str, str]) -> None:
+        """Up to when the counts are complete, and how far each log was read."""
+        _only(parameters)
+        sources = [
+            {
+                **source._asdict(),
+                "next_offset": position.next_offset,
+                "event_time": None if position.event_time < 0 else iso_millisecond(position.event_time),
+            }
+            for source, position in sorted(self.answers.store.positions().items())
+        ]
+        self._json(200, {**self._freshness(self.answers.condition()), "sources": sources})
+
+    def _freshness(self, condition: Condition) -> dict[str, object]:
+        mark = condition.watermark
+        age = None if mark is None else round(self.answers.clock() - mark / 1000, 3)
+        return {"watermark": None if mark is None else iso_millisecond(mark), "freshness_seconds": age}
+
     def metrics(self, parameters: Mapping[str, str]) -> None:
         _only(parameters)
         self._send(200, "text/plain; version=0.0.4; charset=utf-8", self.answers.metrics())
@@ -101,7 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         query = _count_query(parameters)
         found = self.answers.store.counts(query)
         rows = [
-            {**count.window._asdict(), "minute": iso_minute(count.window.minute), "clicks": count.clicks}
+            {
+                **count.window._asdict(),
+                "minute": iso_minute(count.window.minute),
+                "clicks": count.clicks,
+                "cost": count.cost / MILLIONTHS,
+            }
             for count in found
         ]
         self._json(200, {"counts": rows, "truncated": len(rows) == query.limit})
@@ -110,23 +158,23 @@ class _Handler(BaseHTTPRequestHandler):
         _only(parameters)
         totals = msgspec.to_builtins(self.answers.store.totals())
         offsets: dict[str, dict[str, int]] = {}
-        for source, offset in sorted(self.answers.store.offsets().items()):
-            offsets.setdefault(source.topic, {})[str(source.partition)] = offset
+        for source, position in sorted(self.answers.store.positions().items(), key=_newer_log_last):
+            offsets.setdefault(source.topic, {})[str(source.partition)] = position.next_offset
         self._json(200, {**totals, "offsets": offsets})
 
-    def rejected(self, parameters: Mapping[str, str]) -> None:
+    def dead(self, parameters: Mapping[str, str]) -> None:
         _only(parameters, "limit")
         limit = _limit(parameters, default=100)
         rows = [
             {
-                **record.source._asdict(),
-                "offset": record.offset,
-                "reason": record.reason,
-                "detail": record.detail,
+                **letter.source._asdict(),
+                "offset": letter.offset,
+                "reason": letter.reason,
+                "detail": letter.detail,
             }
-            for record in self.answers.store.rejected(limit)
+            for letter in self.answers.store.dead(limit)
         ]
-        self._json(200, {"rejected": rows, "truncated": len(rows) == limit})
+        self._json(200, {"dead": rows, "truncated": len(rows) == limit})
 
     def ids(self, parameters: Mapping[str, str]) -> None:
         """All counted ids as newline-delimited JSON strings; chunked, so that a cut shows."""
@@ -162,10 +210,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 _PATHS: dict[str, Callable[[_Handler, Mapping[str, str]], None]] = {
     "/healthz": _Handler.healthz,
+    "/readyz": _Handler.readyz,
+    "/watermark": _Handler.watermark,
     "/metrics": _Handler.metrics,
     "/counts": _Handler.counts,
     "/totals": _Handler.totals,
-    "/rejected": _Handler.rejected,
+    "/dead": _Handler.dead,
     "/ids": _Handler.ids,
 }
 
@@ -173,6 +223,16 @@ _PATHS: dict[str, Callable[[_Handler, Mapping[str, str]], None]] = {
 def iso_minute(minute: int) -> str:
     """`2024-05-16T10:03:00Z` for a minute in unix milliseconds."""
     return datetime.fromtimestamp(minute / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def iso_millisecond(time_ms: int) -> str:
+    """`2024-05-16T10:03:21.042Z` for a time in unix milliseconds."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+def _newer_log_last(entry: tuple[Source, Position]) -> tuple[str, int, int]:
+    source, position = entry
+    return source.topic, source.partition, position.event_time
 
 
 def parse_minute(name: str, text: str) -> int:

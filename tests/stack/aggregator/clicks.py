@@ -18,7 +18,8 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from tests.stack.aggregator.process import wait_until
 from tests.stack.end_offsets import end_offsets
 
-FIRST_MINUTE = 1_715_853_600_000
+FIRST_MINUTE = (int(time.time()) // 60 - 30) * 60_000
+"""Half an hour ago: the clicks of ten minutes from there are neither old nor of a time to come."""
 KeyAndValue = tuple[bytes | None, bytes | None]
 
 
@@ -161,9 +162,14 @@ def recount(bootstrap: str, *topics: str) -> tuple[set[str], dict[tuple[str, str
     return set(seen), dict(Counter(seen.values()))
 
 
+def iso_minute(time_ms: int) -> str:
+    """The minute of a click as the aggregator names it."""
+    minute = datetime.fromtimestamp(time_ms / 1000, UTC).replace(second=0, microsecond=0)
+    return minute.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _note(seen: dict[str, tuple[str, str, str]], one: dict[str, Any]) -> None:
-    minute = datetime.fromtimestamp(one["click_time"] / 1000, UTC).replace(second=0, microsecond=0)
-    window = (one["advertiser_id"], one["ad_id"], minute.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    window = (one["advertiser_id"], one["ad_id"], iso_minute(one["click_time"]))
     seen.setdefault(one["event_id"], window)
 
 

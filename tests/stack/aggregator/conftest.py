@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from devstack import Stack
+from devstack.postgres import Postgres
+from tests.postgres_server import running_postgres
 from tests.stack.aggregator.clicks import make_topic
 from tests.stack.aggregator.process import AggregatorProcess
 
@@ -43,3 +45,10 @@ def aggregator(stack: Stack, tmp_path: Path) -> Iterator[MakeAggregator]:
     yield make
     for each in made:
         each.ensure_gone()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A running server; each test has a schema of its own in it."""
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server

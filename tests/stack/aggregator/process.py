@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -29,10 +30,14 @@ def wait_until(
 
 
 class AggregatorProcess:
-    """`hotkey-aggregator run` on one DuckDB file; it can be started again after it ended."""
+    """`hotkey-aggregator run`, on a DuckDB file unless `store` names another; it can be started again.
+
+    `program` is what Python runs in place of the command itself: tests that kill it at a step.
+    """
 
     def __init__(self, folder: Path, name: str, bootstrap: str, topic: str, **flags: object) -> None:
         self.db = folder / f"{topic}.duckdb"
+        self.program: tuple[str, ...] = ("-m", "hotkey_aggregator")
         self.log = folder / f"{name}.log"
         self._arguments = {
             "bootstrap-servers": bootstrap,
@@ -55,7 +60,7 @@ class AggregatorProcess:
         flags = [f"--{name}={value}" for name, value in self._arguments.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hotkey_aggregator", "run", *flags], stdout=log, stderr=log
+                [sys.executable, *self.program, "run", *flags], stdout=log, stderr=log
             )
 
     def start(self) -> None:
@@ -108,8 +113,9 @@ class AggregatorProcess:
         return document
 
     def stored(self, topic: str) -> dict[int, int]:
-        """The next offset of each partition, as the store has it."""
-        return {int(number): offset for number, offset in self.totals()["offsets"].get(topic, {}).items()}
+        """The next offset of each partition of which anything was read, as the store has it."""
+        offsets: dict[str, int] = self.totals()["offsets"].get(topic, {})
+        return {int(number): offset for number, offset in offsets.items() if offset > 0}
 
     def ids(self) -> Counter[str]:
         return Counter(json.loads(line) for line in self.get("/ids").splitlines())
@@ -120,6 +126,25 @@ class AggregatorProcess:
         return {
             (row["advertiser_id"], row["ad_id"], row["minute"]): row["clicks"] for row in document["counts"]
         }
+
+    def readiness(self) -> dict[str, Any]:
+        """What /readyz says, ready or not."""
+        try:
+            body = self.get("/readyz")
+        except urllib.error.HTTPError as error:
+            body = error.read()
+        document: dict[str, Any] = json.loads(body)
+        return document
+
+    def dead(self) -> list[dict[str, Any]]:
+        document: dict[str, Any] = json.loads(self.get("/dead?limit=1000000"))
+        assert not document["truncated"]
+        rows: list[dict[str, Any]] = document["dead"]
+        return rows
+
+    def wait_for_metric(self, name: str, value: float) -> None:
+        """Wait until a metric has a value: a flush is told a moment after it is in the store."""
+        self.wait_until(lambda: self.metric(name) == value, f"{name} {value}")
 
     def metric(self, name: str) -> float:
         found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics").decode(), re.MULTILINE)

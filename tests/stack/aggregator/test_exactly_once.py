@@ -6,14 +6,17 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from devstack import Stack
+from hotkey_aggregator.store import CountQuery, Flush, Keeping, OffsetMove, Position, Store
+from hotkey_aggregator.stores import StoreAddress
 from tests.stack.aggregator.clicks import Load, ends, recount, send_clicks
 from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
 from tests.stack.aggregator.process import AggregatorProcess, wait_until
@@ -23,6 +26,14 @@ def count_on(aggregator: AggregatorProcess, more: int = 500) -> None:
     """Wait until it has counted that many more clicks than it has now."""
     before = aggregator.totals()["clicks"]
     aggregator.wait_until(lambda: aggregator.totals()["clicks"] >= before + more, f"{more} more clicks")
+
+
+@contextmanager
+def stored_in(aggregator: AggregatorProcess) -> Iterator[Store]:
+    """The store of an aggregator that ended."""
+    store = StoreAddress(f"duckdb:{aggregator.db}").open(Keeping())
+    yield store
+    store.close()
 
 
 def assert_all_counted_once(stack: Stack, aggregator: AggregatorProcess, topic: str, sent: set[str]) -> None:
@@ -143,11 +154,9 @@ def test_a_request_to_stop_flushes_what_waits(
 
     # then
     assert code == 0, stopping.log_end()
-    with duckdb.connect(stopping.db) as db:
-        assert Counter(db.execute("select event_id from events").fetchall()) == Counter(
-            (one,) for one in sent
-        )
-        assert db.execute("select clicks from counts").fetchall() == [(300,)]
+    with stored_in(stopping) as store:
+        assert Counter(one for chunk in store.event_ids() for one in chunk) == Counter(sent)
+        assert [count.clicks for count in store.counts(CountQuery())] == [300]
 
 
 def test_many_waiting_events_are_flushed_before_their_time(
@@ -173,10 +182,13 @@ def test_offsets_rewound_by_hand_in_the_store_double_nothing(
     rewound.wait_until(lambda: rewound.totals()["clicks"] == 400, "400 clicks")
     assert rewound.terminate() == 0
 
-    # when one partition's offset is set back and the other's is gone
-    with duckdb.connect(rewound.db) as db:
-        db.execute('update offsets set next_offset = 50 where "partition" = 0')
-        db.execute('delete from offsets where "partition" = 1')
+    # when one partition's offset is set back and the other's to the beginning
+    with stored_in(rewound) as store:
+        moves = [
+            OffsetMove(source, position.next_offset, Position((50, 0)[source.partition]))
+            for source, position in store.positions().items()
+        ]
+        store.commit(Flush(moves=tuple(moves)))
     send_clicks(stack.kafka.bootstrap, topic, ["new"])
     rewound.start()
 
@@ -184,7 +196,7 @@ def test_offsets_rewound_by_hand_in_the_store_double_nothing(
     rewound.wait_until(lambda: rewound.stored(topic) == {0: 201, 1: 200}, "read to the end")
     assert rewound.ids() == Counter([f"p{p}-{n}" for p in range(2) for n in range(200)] + ["new"])
     assert rewound.totals()["clicks"] == 401
-    assert rewound.metric("hotkey_aggregator_clicks_duplicate_total") == 150 + 200
+    rewound.wait_for_metric("hotkey_aggregator_clicks_duplicate_total", 150 + 200)
 
 
 def test_offsets_on_the_broker_are_for_people_and_nothing_rests_on_them(

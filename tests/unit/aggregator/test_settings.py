@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from hotkey_aggregator._cli import main
+from hotkey_aggregator.events import Reason
 from hotkey_aggregator.settings import (
     OWNED_CLIENT_SETTINGS,
     QuerySettings,
+    ReplaySettings,
     RunSettings,
     SettingsError,
     parse,
@@ -28,7 +30,7 @@ def run_settings(*flags: str, environment: Mapping[str, str] | None = None) -> R
 
 def test_brokers_and_a_topic_are_enough() -> None:
     settings = run_settings()
-    assert (settings.group, settings.http_host, settings.limits.seconds) == (
+    assert (settings.kafka.group, settings.http_host, settings.limits.seconds) == (
         "hotkey-aggregator.clicks",
         "127.0.0.1",
         5.0,
@@ -37,7 +39,7 @@ def test_brokers_and_a_topic_are_enough() -> None:
 
 
 def test_aggregators_of_two_topics_are_in_groups_of_their_own_and_do_not_fence_each_other() -> None:
-    assert run_settings("--topic", "views").group != run_settings("--topic", "clicks").group
+    assert run_settings("--topic", "views").kafka.group != run_settings("--topic", "clicks").kafka.group
 
 
 def test_all_can_come_from_the_environment_and_a_flag_wins() -> None:
@@ -50,7 +52,7 @@ def test_all_can_come_from_the_environment_and_a_flag_wins() -> None:
     }
     settings = parse(["run", "--http-port", "99"], environment)
     assert isinstance(settings, RunSettings)
-    assert (settings.bootstrap_servers, settings.topic) == ("kafka:9092", "clicks")
+    assert (settings.kafka.bootstrap_servers, settings.kafka.topic) == ("kafka:9092", "clicks")
     assert (settings.limits.seconds, settings.http_port, settings.allow_unsigned) == (2.5, 99, True)
 
 
@@ -92,6 +94,10 @@ def test_a_table_is_not_followed_without_keys_unless_asked_for() -> None:
         ["--flush-seconds", "nan"],
         ["--max-pending", "0"],
         ["--log-level", "loud"],
+        ["--retention", "90"],
+        ["--retention", "0d"],
+        ["--dedupe-horizon", "a day"],
+        ["--group-protocol", "newest"],
     ],
 )
 def test_a_wrong_value_is_refused_with_the_flag_and_what_was_found(
@@ -109,7 +115,7 @@ def test_the_kafka_client_is_configured_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "client.properties"
     path.write_text("# TLS\n\nsecurity.protocol = SSL\nssl.key.password=a=b\n")
     settings = run_settings("--kafka-config", str(path))
-    assert settings.kafka_config == {"security.protocol": "SSL", "ssl.key.password": "a=b"}
+    assert settings.kafka.kafka_config == {"security.protocol": "SSL", "ssl.key.password": "a=b"}
     assert settings.consumer_config()["security.protocol"] == "SSL"
 
 
@@ -130,6 +136,62 @@ def test_a_line_that_is_no_setting_is_named(tmp_path: Path) -> None:
         read_kafka_config(path)
 
 
+def test_counts_are_in_a_duckdb_file_unless_another_store_is_named() -> None:
+    assert run_settings().store.text == "duckdb:hotkey-aggregator.duckdb"
+    assert run_settings("--db", "x.duckdb").store.text == "duckdb:x.duckdb"
+    assert run_settings("--store", "duckdb:y.duckdb", "--db", "x.duckdb").store.text == "duckdb:y.duckdb"
+
+
+def test_one_process_has_a_fixed_name_in_its_group_and_many_do_not() -> None:
+    one, many = run_settings(), run_settings("--store", "postgresql://h/db")
+    assert one.consumer_config("classic")["group.instance.id"] == "hotkey-aggregator"
+    assert "group.instance.id" not in many.consumer_config("classic")
+    assert many.consumer_config("classic")["partition.assignment.strategy"] == "cooperative-sticky"
+    newer = many.consumer_config("consumer")
+    assert newer["group.protocol"] == "consumer"
+    assert not {"partition.assignment.strategy", "session.timeout.ms"} & newer.keys()
+
+
+def test_how_long_things_are_kept_is_given_in_days_hours_minutes_or_seconds() -> None:
+    keeping = run_settings("--retention", "2d", "--dedupe-horizon", "90m").keeping
+    assert (keeping.windows, keeping.ids) == (2 * 86_400_000, 90 * 60_000)
+    assert run_settings("--lateness", "500ms").lateness_milliseconds == 500
+
+
+def test_other_clients_get_what_leads_into_the_cluster_and_nothing_of_the_consumer(tmp_path: Path) -> None:
+    path = tmp_path / "client.properties"
+    path.write_text("security.protocol=SSL\nfetch.wait.max.ms=7\nsasl.username=me\n")
+    settings = run_settings("--kafka-config", str(path))
+    shared = settings.kafka.client_config()
+    assert (shared["security.protocol"], shared["sasl.username"]) == ("SSL", "me")
+    assert "fetch.wait.max.ms" not in shared
+    assert settings.consumer_config()["fetch.wait.max.ms"] == "7"
+
+
+def test_dead_letters_go_to_a_topic_named_after_the_base_unless_told_otherwise() -> None:
+    assert run_settings().kafka.dead_letter_topic == "clicks.dead"
+    assert run_settings("--dead-letter-topic", "bin").kafka.dead_letter_topic == "bin"
+
+
+def test_a_replay_takes_a_reason_in_any_case_and_keeps_its_place_in_a_group_of_its_own() -> None:
+    settings = parse(["replay", *NEEDED, "--reason", "outofretention", "--limit", "3", "--dry-run"], {})
+    assert isinstance(settings, ReplaySettings)
+    order = settings.order
+    assert (order.base, order.dead, order.group) == (
+        "clicks",
+        "clicks.dead",
+        "hotkey-aggregator.clicks.replay",
+    )
+    assert (order.reason, order.limit, order.dry_run) == (Reason.OUT_OF_RETENTION, 3, True)
+
+
+def test_a_password_is_in_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *NEEDED, "--store", "mysql://me:s3cret@h/db"]) == 2
+    told = capsys.readouterr().err
+    assert "--store is not understood" in told
+    assert "s3cret" not in told
+
+
 def test_a_query_carries_only_what_was_asked() -> None:
     settings = parse(
         ["query", "--url", "http://host:1/", "counts", "--advertiser-id", "a:1", "--limit", "3"], {}
@@ -144,6 +206,7 @@ def test_a_query_carries_only_what_was_asked() -> None:
         (["run", *NEEDED, "--redis-url", "http://r", "--allow-unsigned"], 2, "--redis-url is not understood"),
         (["run", *NEEDED, "--redis-url", "redis://r", "--public-keys", "key"], 2, "--public-keys"),
         (["run", *NEEDED, "--kafka-config", "/absent/file"], 2, "/absent/file cannot be read"),
+        (["replay", *NEEDED[:2]], 2, "--topic"),
         (["query", "--url", "http://127.0.0.1:1", "totals"], 1, "Is an aggregator running there?"),
         (["query", "--url", "nonsense", "totals"], 1, "unknown url type"),
     ],

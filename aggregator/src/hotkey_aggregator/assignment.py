@@ -1,0 +1,223 @@
+"""Which partitions are read, as which logs, and from where.
+
+The store's positions are the truth. A log is a topic's id and a partition: where a topic was made anew under
+its name, its partitions are read from their beginning. Where a log no longer has the next offset, reading
+goes on at what it has, and what that means is told and counted, never passed over in silence.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from hotkey_aggregator.cluster import Cluster
+from hotkey_aggregator.logfmt import line
+from hotkey_aggregator.metrics import Metrics
+from hotkey_aggregator.pending import Pending
+from hotkey_aggregator.store import Keeping, Position, Store, StoreUnavailableError
+from hotkey_aggregator.windows import Source
+
+log = logging.getLogger("hotkey_aggregator")
+
+Place = tuple[str, int]
+"""Topic and partition, whichever log stands there now."""
+
+ASK_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+
+NO_SUCH_OFFSET = frozenset(
+    (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION, KafkaError.OFFSET_OUT_OF_RANGE)
+)
+"""What the client says of a partition whose next offset the log does not have; it has stopped reading it."""
+
+
+class Assignment:
+    """The partitions that the group gave us. All methods are called by the consumer's thread."""
+
+    def __init__(
+        self,
+        consumer: Callable[[], Consumer],
+        store: Store,
+        cluster: Cluster,
+        pending: Pending,
+        metrics: Metrics,
+        keeping: Keeping,
+        clock: Callable[[], int],
+    ) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._cluster = cluster
+        self._pending = pending
+        self._metrics = metrics
+        self._keeping = keeping
+        self._clock = clock
+        self._places: set[Place] = set()
+        self._unplaced: set[Place] = set()
+        self._out_of_log: set[Place] = set()  # unplaced because their log had not their next offset
+        self._settle_at = 0.0
+
+    @property
+    def places(self) -> Collection[Place]:
+        """All that is assigned."""
+        return self._places
+
+    @property
+    def unplaced(self) -> Collection[Place]:
+        """Those of which it is not known where to read on."""
+        return self._unplaced
+
+    def add(self, partitions: list[TopicPartition]) -> None:
+        """Start to read these, each where the store says."""
+        places = {_place(partition) for partition in partitions}
+        self._places |= places
+        starts = self._starts(places)
+        # Of those without a start nothing is taken until `settle` has found it.
+        self._consumer().incremental_assign([_from(place, starts.get(place)) for place in sorted(places)])
+
+    def remove(self, partitions: list[TopicPartition]) -> None:
+        """Give these up, and what was read of them and is not flushed."""
+        places = {_place(partition) for partition in partitions}
+        self._places -= places
+        self._unplaced -= places
+        self._out_of_log -= places
+        self._pending.release(
+            [source for source in self._pending.sources if (source.topic, source.partition) in places]
+        )
+
+    def lose_place(self, places: Iterable[Place], *, no_such_offset: bool = False) -> None:
+        """It has to be found out where to read these on, maybe because the log has not their next offset."""
+        lost = self._places.intersection(places)
+        self._unplaced |= lost
+        if no_such_offset:
+            self._out_of_log |= lost
+
+    def start_over(self) -> None:
+        """Read everything again from where the store is."""
+        self._pending.drop()
+        self.lose_place(self._places)
+
+    def settle(self) -> bool:
+        """Find out where to read on those that lost their place; whether it was found for any.
+
+        To be called again and again: it asks once a second until all are placed.
+        """
+        if not self._unplaced or time.monotonic() < self._settle_at:
+            return False
+        self._settle_at = time.monotonic() + RETRY_SECONDS
+        starts = self._starts(set(self._unplaced))
+        if not starts:
+            return False
+        consumer = self._consumer()
+        # The client seeks on no partition that it has stopped reading, but begins anew on a new one.
+        consumer.incremental_unassign([TopicPartition(*place) for place in starts])
+        consumer.incremental_assign([_from(place, position) for place, position in starts.items()])
+        return True
+
+    def _starts(self, places: set[Place]) -> dict[Place, Position | None]:
+        """Where to begin; a place of which that cannot be learnt now is left out and unplaced."""
+        self._unplaced |= places
+        starts: dict[Place, Position | None] = {}
+        try:
+            ids = self._cluster.topic_ids({topic for topic, _ in places}, ASK_SECONDS)
+            stored = self._store.positions()
+            for place in sorted(places):
+                if place[0] in ids:
+                    starts[place] = self._start(Source(*place, ids[place[0]]), stored)
+        except (KafkaException, StoreUnavailableError) as error:
+            log.warning(line("positions_unknown", partitions=len(places) - len(starts), detail=error))
+        self._unplaced -= starts.keys()
+        self._out_of_log -= starts.keys()
+        return starts
+
+    def _start(self, source: Source, stored: Mapping[Source, Position]) -> Position | None:
+        if source in self._pending.sources:
+            return self._within_the_log(source)
+        position = stored.get(source)
+        if position is None:
+            self._note_if_made_anew(source, stored)
+        self._pending.assign(source, position)
+        return position
+
+    def _note_if_made_anew(self, source: Source, stored: Mapping[Source, Position]) -> None:
+        former = [
+            other
+            for other in {*stored, *self._pending.sources}
+            if (other.topic, other.partition) == (source.topic, source.partition) and other != source
+        ]
+        if former:
+            self._metrics.recreations.inc()
+            log.warning(
+                line(
+                    "topic_recreated",
+                    topic=source.topic,
+                    partition=source.partition,
+                    topic_id=source.topic_id,
+                    former_ids=",".join(sorted(other.topic_id for other in former)),
+                    reading_from="beginning",
+                )
+            )
+
+    def _within_the_log(self, source: Source) -> Position | None:
+        """Where to go on in a log that is the same but may not have the next offset."""
+        position = self._pending.position(source)
+        if position is None:
+            return None
+        low, high = self._ends(source)
+        if position.next_offset < low:
+            lost = low - position.next_offset
+            self._metrics.expired.inc(lost)
+            told = self._told(source, position, low)
+            log.error(line("gap", **told, records=lost, why="removed before they were read"))
+            return self._go_on_at(source, low)
+        if position.next_offset <= high and (source.topic, source.partition) not in self._out_of_log:
+            return position
+        start = min(high, self._offset_at(source, self._clock() - self._keeping.ids // 2))
+        self._metrics.truncations.inc()
+        log.error(line("log_truncated", **self._told(source, position, start), end=high))
+        return self._go_on_at(source, start)
+
+    def _told(self, source: Source, position: Position, start: int) -> dict[str, object]:
+        return {
+            "topic": source.topic,
+            "partition": source.partition,
+            "expected": position.next_offset,
+            "reading_from": start,
+        }
+
+    def _ends(self, source: Source) -> tuple[int, int]:
+        partition = TopicPartition(source.topic, source.partition)
+        marks = self._consumer().get_watermark_offsets(partition, timeout=ASK_SECONDS)
+        if marks is None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return marks
+
+    def _offset_at(self, source: Source, time_ms: int) -> int:
+        """The first record since then; the end where there is none.
+
+        What a new leader wrote in place of what we read may lie anywhere behind the truncation. So all is
+        read again of which the ids are still known: nothing is missed and nothing counted twice.
+        """
+        asked = TopicPartition(source.topic, source.partition, time_ms)
+        (found,) = self._consumer().offsets_for_times([asked], timeout=ASK_SECONDS)
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return found.offset if found.offset >= 0 else self._ends(source)[1]
+
+    def _go_on_at(self, source: Source, next_offset: int) -> Position | None:
+        self._pending.reposition(source, next_offset)
+        return self._pending.position(source)
+
+
+def _place(partition: TopicPartition) -> Place:
+    return partition.topic, partition.partition
+
+
+def _from(place: Place, position: Position | None) -> TopicPartition:
+    if position is None:
+        return TopicPartition(*place, OFFSET_BEGINNING)
+    if position.leader_epoch < 0:
+        return TopicPartition(*place, position.next_offset)
+    return TopicPartition(*place, position.next_offset, leader_epoch=position.leader_epoch)

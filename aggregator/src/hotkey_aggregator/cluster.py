@@ -1,0 +1,176 @@
+"""What is asked of the Kafka cluster beside records: topics' ids, ends of logs, what brokers can do.
+
+All by an admin client of its own, so that nothing here waits in the consumer's way unless it is told to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
+
+ASK_SECONDS = 10.0
+_ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID)
+_PROTOCOLS = "group.coordinator.rebalance.protocols"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What a topic is."""
+
+    id: str
+    partitions: int
+    replication: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the cluster. What could not be learnt is absent."""
+
+    asked_at: int
+    """Unix milliseconds before anything was asked."""
+    topics: Mapping[str, TopicFacts] = field(default_factory=dict)
+    ends: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """High watermarks by topic and partition, as the leaders gave them after `asked_at`."""
+    whole: bool = True
+    """Whether each topic was answered for: with what it is, or that it is not there."""
+
+
+class Cluster:
+    """The cluster that `config` (an admin client's) leads to."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._admin = AdminClient(dict(config))
+        self._asked: _Asked | None = None
+
+    def topics(self, names: Collection[str], timeout: float = ASK_SECONDS) -> dict[str, TopicFacts]:
+        """The topics of these names that exist. Raises KafkaException when the cluster does not tell."""
+        if not names:
+            return {}
+        asked = self._admin.describe_topics(TopicCollection(sorted(names)), request_timeout=timeout)
+        found = {}
+        for name, future in asked.items():
+            description = _existing(future, timeout)
+            if description is not None:
+                found[name] = _facts(description)
+        return found
+
+    def topic_ids(self, names: Collection[str], timeout: float = ASK_SECONDS) -> dict[str, str]:
+        """The ids of the topics of these names that exist."""
+        return {name: facts.id for name, facts in self.topics(names, timeout).items()}
+
+    def create_topic(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> None:
+        """Create a topic unless it exists. Raises KafkaException when it may not be made."""
+        new = NewTopic(name, partitions, replication, config=dict(config))
+        try:
+            self._admin.create_topics([new], request_timeout=ASK_SECONDS)[name].result(ASK_SECONDS + 1)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+    def topic_setting(self, topic: str, name: str) -> str | None:
+        """One setting of a topic; None where it is not told."""
+        return self._setting(ConfigResource.Type.TOPIC, topic, name)
+
+    def has_consumer_protocol(self) -> bool:
+        """Whether the brokers have the group protocol `consumer`; False where they do not tell."""
+        brokers = self._admin.list_topics(timeout=ASK_SECONDS).brokers
+        told = self._setting(ConfigResource.Type.BROKER, str(min(brokers)), _PROTOCOLS) if brokers else None
+        return "consumer" in (told or "").split(",")
+
+    def _setting(self, kind: Any, resource: str, name: str) -> str | None:
+        asked = self._admin.describe_configs([ConfigResource(kind, resource)], request_timeout=ASK_SECONDS)
+        try:
+            (found,) = [future.result(ASK_SECONDS + 1) for future in asked.values()]
+        except KafkaException:
+            return None
+        return found[name].value if name in found else None
+
+    def ask(self, topics: Iterable[str], places: Iterable[tuple[str, int]], now: int) -> None:
+        """Begin a look, unless one is under way; `now` in unix milliseconds."""
+        if self._asked is not None:
+            return
+        names, partitions = sorted(set(topics)), [TopicPartition(*place) for place in places]
+        described: Mapping[str, Future[Any]] = {}
+        ends: Mapping[TopicPartition, Future[Any]] = {}
+        if names:
+            described = self._admin.describe_topics(TopicCollection(names), request_timeout=ASK_SECONDS)
+        if partitions:
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            wanted = dict.fromkeys(partitions, latest)
+            ends = self._admin.list_offsets(wanted, request_timeout=ASK_SECONDS)
+        self._asked = _Asked(now, described, ends)
+
+    def answer(self) -> Look | None:
+        """The look that was begun, once it is complete; waits for nothing."""
+        asked = self._asked
+        if asked is None or not asked.is_done():
+            return None
+        self._asked = None
+        look = asked.look()
+        if len(look.ends) < len(asked.ends):
+            # The client remembers for ever that a new partition had no leader, unless it looks at the topic.
+            for topic in {partition.topic for partition in asked.ends}:
+                self._remind(topic)
+        return look
+
+    def _remind(self, topic: str) -> None:
+        try:
+            self._admin.list_topics(topic, timeout=1.0)
+        except KafkaException:
+            return
+
+
+@dataclass(slots=True)
+class _Asked:
+    at: int
+    topics: Mapping[str, Future[Any]]
+    ends: Mapping[TopicPartition, Future[Any]]
+
+    def is_done(self) -> bool:
+        return all(future.done() for future in (*self.topics.values(), *self.ends.values()))
+
+    def look(self) -> Look:
+        topics: dict[str, TopicFacts] = {}
+        whole = True
+        for name, future in self.topics.items():
+            try:
+                description = _existing(future, 0)
+            except KafkaException:
+                whole = False
+            else:
+                if description is not None:
+                    topics[name] = _facts(description)
+        ends = {
+            (partition.topic, partition.partition): future.result(0).offset
+            for partition, future in self.ends.items()
+            if future.exception(0) is None
+        }
+        return Look(self.at, topics, ends, whole)
+
+
+def _facts(description: Any) -> TopicFacts:
+    partitions = description.partitions
+    replication = len(partitions[0].replicas) if partitions else 1
+    return TopicFacts(str(description.topic_id), len(partitions), replication)
+
+
+def _existing(future: Future[Any], timeout: float) -> Any | None:
+    """The description of a topic, or None when there is no such topic."""
+    try:
+        return future.result(timeout + 1)
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+    except KafkaException as error:
+        if error.args[0].code() in _ABSENT:
+            return None
+        raise

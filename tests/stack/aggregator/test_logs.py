@@ -1,0 +1,138 @@
+"""Logs that are not what they were: made anew, cut off, expired. Noticed, told, counted exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from devstack import Stack
+from hotkey_aggregator.store import Flush, Keeping, OffsetMove, Position
+from hotkey_aggregator.stores import StoreAddress
+from tests.stack.aggregator.clicks import make_topic, send_clicks
+from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
+from tests.stack.aggregator.process import AggregatorProcess, wait_until
+
+
+def make_anew(stack: Stack, topic: str, partitions: int = 1) -> None:
+    """Delete a topic and create it again under its name."""
+    admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
+    admin.delete_topics([topic])[topic].result(30)
+    wait_until(lambda: topic not in admin.list_topics(timeout=10).topics, "deleted", lambda: topic)
+    make_topic(stack.kafka.bootstrap, topic, partitions)
+
+
+def remove_records_before(stack: Stack, topic: str, offset: int) -> None:
+    """What retention does, at once."""
+    admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
+    for future in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+        future.result(30)
+
+
+def move_stored_offset(db: Path, next_offset: int) -> None:
+    """Set the only position of a store by hand."""
+    store = StoreAddress(f"duckdb:{db}").open(Keeping())
+    ((source, position),) = store.positions().items()
+    store.commit(Flush(moves=(OffsetMove(source, position.next_offset, Position(next_offset)),)))
+    store.close()
+
+
+def clicks_are(aggregator: AggregatorProcess, ids: list[str]) -> None:
+    aggregator.wait_until(lambda: aggregator.totals()["clicks"] >= len(ids), f"{len(ids)} clicks")
+    assert aggregator.ids() == Counter(ids)
+    assert aggregator.totals()["clicks"] == len(ids)
+
+
+def test_a_topic_made_anew_under_a_running_aggregator_is_read_from_its_beginning(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given
+    topic = new_topic(1)
+    old, new = [f"old-{number}" for number in range(50)], [f"new-{number}" for number in range(80)]
+    running = aggregator(topic)
+    running.start()
+    send_clicks(stack.kafka.bootstrap, topic, old)
+    clicks_are(running, old)
+
+    # when it is made anew and soon holds more than was read of the old one, some of it known
+    make_anew(stack, topic)
+    send_clicks(stack.kafka.bootstrap, topic, [*new, *old[:10]])
+
+    # then all of it is read, what is new is counted, and it is told
+    running.wait_until(lambda: running.stored(topic) == {0: 90}, "the new log is read to its end")
+    clicks_are(running, old + new)
+    assert "event=topic_recreated" in running.log_text()
+    assert running.metric("hotkey_aggregator_topics_recreated_total") == 1
+    assert running.metric("hotkey_aggregator_records_expired_total") == 0
+
+
+def test_a_topic_made_anew_while_the_aggregator_was_away_is_read_from_its_beginning(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given
+    topic = new_topic(1)
+    old, new = [f"old-{number}" for number in range(50)], [f"new-{number}" for number in range(80)]
+    away = aggregator(topic)
+    away.start()
+    send_clicks(stack.kafka.bootstrap, topic, old)
+    clicks_are(away, old)
+    assert away.terminate() == 0
+
+    # when
+    make_anew(stack, topic)
+    send_clicks(stack.kafka.bootstrap, topic, new)
+    away.start()
+
+    # then
+    clicks_are(away, old + new)
+    assert "event=topic_recreated" in away.log_text()
+
+
+def test_records_that_expired_before_they_were_read_are_told_with_their_number(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given an aggregator that was away while records came and went
+    topic = new_topic(1)
+    sent = [f"e{number}" for number in range(100)]
+    away = aggregator(topic)
+    away.start()
+    send_clicks(stack.kafka.bootstrap, topic, sent[:40])
+    clicks_are(away, sent[:40])
+    assert away.terminate() == 0
+    send_clicks(stack.kafka.bootstrap, topic, sent[40:])
+    remove_records_before(stack, topic, 65)
+
+    # when
+    away.start()
+
+    # then it goes on with what is left and says what is missing
+    clicks_are(away, sent[:40] + sent[65:])
+    assert away.metric("hotkey_aggregator_records_expired_total") == 25
+    assert "event=gap" in away.log_text()
+    assert "records=25" in away.log_text()
+
+
+def test_a_log_that_ends_before_what_was_read_is_read_again_and_nothing_doubles(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given a store that is ahead of its log
+    topic = new_topic(1)
+    sent = [f"e{number}" for number in range(60)]
+    ahead = aggregator(topic)
+    ahead.start()
+    send_clicks(stack.kafka.bootstrap, topic, sent)
+    clicks_are(ahead, sent)
+    assert ahead.terminate() == 0
+    move_stored_offset(ahead.db, 1000)
+
+    # when
+    ahead.start()
+    send_clicks(stack.kafka.bootstrap, topic, ["after"])
+
+    # then
+    clicks_are(ahead, [*sent, "after"])
+    assert "event=log_truncated" in ahead.log_text()
+    assert ahead.metric("hotkey_aggregator_logs_truncated_total") == 1
+    assert ahead.stored(topic) == {0: 61}
