@@ -61,6 +61,7 @@ class CountedIds:
         with file.transaction("check its hashes"):
             self._check_hashes()
         self._complete = False
+        self._filter = IdFilter()
         self.make_room(0)
 
     @property

@@ -1,9 +1,9 @@
 """The port to whatever keeps the counts, and the values that cross it.
 
-One flush is one transaction: the deltas of the counts, the event ids that guard them, the dead letters and the
-consumed offsets become visible together or not at all, and only if the offsets that the store holds are still
-those that the flush started from. Everything that makes counting exact rests on this, so every store passes the
-same contract suite. This module knows no database.
+One flush is one transaction: the deltas of the counts, the event ids that guard them, the dead letters and
+the consumed offsets become visible together or not at all, and only if the offsets that the store holds are
+still those that the flush started from. Everything that makes counting exact rests on this, so every store
+passes the same contract suite. This module knows no database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class StoreInUseError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store does not answer now (away, out of connections, out of space, a conflict that lasts): try again.
+    """The store does not answer now (away, out of connections, out of space, a conflict that lasts): try
+    again.
 
     Whether the transaction took place is unknown: `was_committed` tells by the offsets.
     """
@@ -55,7 +56,8 @@ class Position:
 
     next_offset: int
     leader_epoch: int = -1
-    """Of the leader that served the last record; -1 where it is not known. Lets a client see a truncated log."""
+    """Of the leader that served the last record; -1 where it is not known. Lets a client see a truncated
+    log."""
     event_time: int = -1
     """Unix milliseconds up to which the source's events are taken to be complete; -1: not known yet."""
 
@@ -111,7 +113,8 @@ class Committed:
 
     counted: int
     duplicates: int
-    """Clicks whose id was there already, in the store or earlier in the flush; they were not counted again."""
+    """Clicks whose id was there already, in the store or earlier in the flush; they were not counted
+    again."""
     dead: int
     """Dead letters that were new to the store."""
     conflicts: int = 0
@@ -172,8 +175,8 @@ class Keeping:
 class Store(Protocol):
     """A store of counts. `commit` and `expire` are called by one thread; the readers by any, also meanwhile.
 
-    Every method raises `StoreUnavailableError` when the store does not answer now, `StoreError` when it cannot
-    do it at all.
+    Every method raises `StoreUnavailableError` when the store does not answer now, `StoreError` when it
+    cannot do it at all.
     """
 
     def bind(self, stream: str) -> None:
@@ -191,8 +194,8 @@ class Store(Protocol):
     def commit(self, flush: Flush) -> Committed:
         """Write all of `flush`, counting only ids that are new, or nothing at all.
 
-        Of clicks with one id the first in the columns is the one that counts. Raises `OffsetConflictError` when
-        a stored offset differs from its move's `expected`.
+        Of clicks with one id the first in the columns is the one that counts. Raises `OffsetConflictError`
+        when a stored offset differs from its move's `expected`.
         """
 
     def counts(self, query: CountQuery) -> Sequence[Count]:
@@ -202,13 +205,16 @@ class Store(Protocol):
         """Sums over the whole store."""
 
     def event_ids(self, prefix: str = "") -> Iterator[Sequence[str]]:
-        """All counted ids in the store that start with `prefix`, in chunks, from one snapshot, in no order."""
+        """All counted ids in the store that start with `prefix`, in chunks, from one snapshot, in no
+        order."""
 
     def dead(self, limit: int) -> Sequence[DeadLetter]:
-        """Dead letters, at most `limit`, highest offsets first; those delivered without key, value, headers."""
+        """Dead letters, at most `limit`, highest offsets first; those delivered without key, value,
+        headers."""
 
     def undelivered(self, sources: Collection[Source], limit: int) -> Sequence[DeadLetter]:
-        """Dead letters of these sources that the dead-letter topic does not have yet, lowest offsets first."""
+        """Dead letters of these sources that the dead-letter topic does not have yet, lowest offsets
+        first."""
 
     def delivered(self, letters: Sequence[DeadLetter]) -> None:
         """The dead-letter topic has these: forget their key, value and headers."""

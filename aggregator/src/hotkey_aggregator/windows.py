@@ -1,7 +1,7 @@
 """What is counted and where it came from: clicks in columns, windows, partitions.
 
-Pure values: no clock, no Kafka, no store. Clicks stay in columns from the decoder to the database, because a loop
-in Python over each record costs more than all that the database does with it.
+Pure values: no clock, no Kafka, no store. Clicks stay in columns from the decoder to the database, because
+a loop in Python over each record costs more than all that the database does with it.
 """
 
 from __future__ import annotations
