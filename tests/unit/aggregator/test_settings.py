@@ -20,6 +20,7 @@ from hotkey_aggregator.settings import (
 )
 
 NEEDED = ["--bootstrap-servers", "127.0.0.1:9092", "--topic", "clicks"]
+ANYWHERE = [*NEEDED, "--http-port", "0"]
 
 
 def run_settings(*flags: str, environment: Mapping[str, str] | None = None) -> RunSettings:
@@ -203,8 +204,12 @@ def test_a_query_carries_only_what_was_asked() -> None:
     ("arguments", "code", "said"),
     [
         (["run", "--topic", "clicks"], 2, "--bootstrap-servers"),
-        (["run", *NEEDED, "--redis-url", "http://r", "--allow-unsigned"], 2, "--redis-url is not understood"),
-        (["run", *NEEDED, "--redis-url", "redis://r", "--public-keys", "key"], 2, "--public-keys"),
+        (
+            ["run", *ANYWHERE, "--redis-url", "http://r", "--allow-unsigned"],
+            2,
+            "--redis-url is not understood",
+        ),
+        (["run", *ANYWHERE, "--redis-url", "redis://r", "--public-keys", "key"], 2, "--public-keys"),
         (["run", *NEEDED, "--kafka-config", "/absent/file"], 2, "/absent/file cannot be read"),
         (["replay", *NEEDED[:2]], 2, "--topic"),
         (["query", "--url", "http://127.0.0.1:1", "totals"], 1, "Is an aggregator running there?"),
