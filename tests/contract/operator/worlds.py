@@ -112,12 +112,15 @@ class KafkaWorld:
         await asyncio.to_thread(self._commit_each, topic, partition, records)
 
     def _commit_each(self, topic: str, partition: int, records: Sequence[Put]) -> None:
-        producer = Producer({**self._config, "transactional.id": fresh("committer")})
+        config = {**self._config, "transactional.id": fresh("committer")}
+        producer = Producer(config)
         producer.init_transactions(30)
         for record in records:
             producer.begin_transaction()
             producer.produce(topic, key=record.key, value=record.value, partition=partition)
             producer.commit_transaction(30)
+        # The last marker is written after the commit was answered; the next of that id waits for it.
+        Producer(config).init_transactions(30)
 
     async def leave_open(self, topic: str, partition: int, records: Sequence[Put]) -> None:
         await asyncio.to_thread(self._leave_open, topic, partition, records)
