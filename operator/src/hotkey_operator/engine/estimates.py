@@ -10,7 +10,6 @@ import itertools
 import math
 import statistics
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from hotkey_operator.engine.rates import FAST_SECONDS, SLOW_SECONDS, Column, History, Rates, fast, over
@@ -77,12 +76,12 @@ def after(history: History, since: float) -> History:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Of several partitions, the part of their load that each carries, and the standard error of each."""
+    """The part of the topic's load that each partition carries, and the standard error of each."""
 
-    values: Mapping[int, float]
-    errors: Mapping[int, float]
+    values: tuple[float, ...]
+    errors: tuple[float, ...]
 
-    def believed(self) -> dict[int, float]:
+    def believed(self) -> tuple[float, ...]:
         """The parts as they are where they surely differ, else drawn together by what may be chance.
 
         A part surely differs where it is five standard errors from the median, its own or those of all,
@@ -93,53 +92,46 @@ class Parts:
         differences may be chance none is left.
         """
         if len(self.values) < 2:
-            return dict(self.values)
-        low, middle, high = statistics.quantiles(self.values.values(), n=4, method="inclusive")
-        error = math.sqrt(statistics.fmean(error**2 for error in self.errors.values()))
+            return self.values
+        low, middle, high = statistics.quantiles(self.values, n=4, method="inclusive")
+        error = math.sqrt(statistics.fmean(error**2 for error in self.errors))
         variance = ((high - low) / NORMAL_QUARTILES) ** 2
         chance = error**2 * (1 + CERTAIN * math.sqrt(QUARTILES_ERROR / len(self.values)))
         trust = max(0.0, 1 - chance / variance) if variance > 0 else 0.0
-        found = {
-            p: part
-            if abs(part - middle) > APART * max(error, self.errors[p])
-            else middle + trust * (part - middle)
-            for p, part in self.values.items()
-        }
-        whole = sum(found.values())
-        return {p: part / whole for p, part in found.items()} if whole > 0 else found
+        found = tuple(
+            part if abs(part - middle) > APART * max(error, own) else middle + trust * (part - middle)
+            for part, own in zip(self.values, self.errors, strict=True)
+        )
+        whole = sum(found)
+        return tuple(part / whole for part in found) if whole > 0 else found
 
 
-def parts(history: History, partitions: Collection[int], since: float) -> Parts | None:
-    """The parts of what these partitions carry, counted from `since` on; None while that says too little.
+def parts(history: History, since: float) -> Parts | None:
+    """What each partition carries of all, counted from `since` on; None while that says too little.
 
     Every step of time is a cluster of records, and a part is the ratio estimator over them: with x_i of n_i
     records in step i, `var = m/(m-1) * sum((x_i - f*n_i)^2) / (sum n_i)^2` (Cochran, Sampling Techniques,
-    chapter 9A). So the error has what makes counts uneven:
-    chance, and batches that come by fits and starts. `m` is how many steps of equal size these are worth,
-    `(sum n_i)^2 / sum n_i^2`: a burst after a calm tells little of how it may differ from the next one.
+    chapter 9A). So the error has what makes counts uneven: chance, and batches that come by fits and starts.
+    `m` is how many steps of equal size these are worth, `(sum n_i)^2 / sum n_i^2`: a burst after a calm tells
+    little of how it may differ from the next one.
     """
-    columns = [history.columns[p] for p in sorted(partitions)]
-    times = columns[0].times
+    times = history.columns[0].times
     first = bisect_left(times, since)
-    if any(column.times != times for column in columns) or len(times) - first <= STEPS_AT_LEAST:
+    if any(column.times != times for column in history.columns) or len(times) - first <= STEPS_AT_LEAST:
         return None
-    grown = [[b - a for a, b in itertools.pairwise(column.offsets[first:])] for column in columns]
-    real = [history.real_part(p) for p in sorted(partitions)]
-    steps = [
-        sum(part * step for part, step in zip(real, taken, strict=True)) for taken in zip(*grown, strict=True)
+    taken = [
+        [history.real_part(p) * (b - a) for a, b in itertools.pairwise(column.offsets[first:])]
+        for p, column in enumerate(history.columns)
     ]
+    steps = [sum(step) for step in zip(*taken, strict=True)]
     whole = sum(steps)
     count = whole**2 / sum(step * step for step in steps) if whole > 0 else 0.0
     if count < STEPS_AT_LEAST:
         return None
-    values = [part * sum(steps_of) / whole for part, steps_of in zip(real, grown, strict=True)]
+    values = tuple(sum(own) / whole for own in taken)
     scale = count / (count - 1) / whole**2
-    errors = [
-        math.sqrt(
-            scale
-            * sum((part * step - value * total) ** 2 for step, total in zip(steps_of, steps, strict=True))
-        )
-        for part, value, steps_of in zip(real, values, grown, strict=True)
-    ]
-    known = sorted(partitions)
-    return Parts(dict(zip(known, values, strict=True)), dict(zip(known, errors, strict=True)))
+    errors = tuple(
+        math.sqrt(scale * sum((x - value * n) ** 2 for x, n in zip(own, steps, strict=True)))
+        for own, value in zip(taken, values, strict=True)
+    )
+    return Parts(values, errors)

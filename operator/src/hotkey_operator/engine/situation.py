@@ -62,11 +62,11 @@ class Situation:
         None while they are too few since the last change of routes.
         """
         since = max(_steady_since(self.memory, self.at), self.at - rates.STEADY_SECONDS)
-        found = estimates.parts(self.memory.history, range(self.topic.partitions), since)
+        found = estimates.parts(self.memory.history, since)
         if found is None or self.steadied is None:
             return None
-        total, believed = sum(self.steadied.records), found.believed()
-        records = tuple(believed[p] * total for p in range(self.topic.partitions))
+        total = sum(self.steadied.records)
+        records = tuple(part * total for part in found.believed())
         steadied = Load.of(
             records, self.memory.evidence, sizes.growth(self.memory.log_sizes, sizes.SLOW_SECONDS)
         )
