@@ -39,6 +39,16 @@ def move_stored_offset(db: Path, next_offset: int) -> None:
     store.close()
 
 
+def counted_and_stopped(stack: Stack, topic: str, make: MakeAggregator, ids: list[str]) -> AggregatorProcess:
+    """An aggregator that was ended after it had counted these clicks of the topic."""
+    aggregator = make(topic)
+    aggregator.start()
+    send_clicks(stack.kafka.bootstrap, topic, ids)
+    clicks_are(aggregator, ids)
+    assert aggregator.terminate() == 0
+    return aggregator
+
+
 def clicks_are(aggregator: AggregatorProcess, ids: list[str]) -> None:
     aggregator.wait_until(lambda: aggregator.totals()["clicks"] >= len(ids), f"{len(ids)} clicks")
     assert aggregator.ids() == Counter(ids)
@@ -74,11 +84,7 @@ def test_a_topic_made_anew_while_the_aggregator_was_away_is_read_from_its_beginn
     # given
     topic = new_topic(1)
     old, new = [f"old-{number}" for number in range(50)], [f"new-{number}" for number in range(80)]
-    away = aggregator(topic)
-    away.start()
-    send_clicks(stack.kafka.bootstrap, topic, old)
-    clicks_are(away, old)
-    assert away.terminate() == 0
+    away = counted_and_stopped(stack, topic, aggregator, old)
 
     # when
     make_anew(stack, topic)
@@ -96,11 +102,7 @@ def test_records_that_expired_before_they_were_read_are_told_with_their_number(
     # given an aggregator that was away while records came and went
     topic = new_topic(1)
     sent = [f"e{number}" for number in range(100)]
-    away = aggregator(topic)
-    away.start()
-    send_clicks(stack.kafka.bootstrap, topic, sent[:40])
-    clicks_are(away, sent[:40])
-    assert away.terminate() == 0
+    away = counted_and_stopped(stack, topic, aggregator, sent[:40])
     send_clicks(stack.kafka.bootstrap, topic, sent[40:])
     remove_records_before(stack, topic, 65)
 
@@ -120,11 +122,7 @@ def test_a_log_that_ends_before_what_was_read_is_read_again_and_nothing_doubles(
     # given a store that is ahead of its log
     topic = new_topic(1)
     sent = [f"e{number}" for number in range(60)]
-    ahead = aggregator(topic)
-    ahead.start()
-    send_clicks(stack.kafka.bootstrap, topic, sent)
-    clicks_are(ahead, sent)
-    assert ahead.terminate() == 0
+    ahead = counted_and_stopped(stack, topic, aggregator, sent)
     move_stored_offset(ahead.db, 1000)
 
     # when
