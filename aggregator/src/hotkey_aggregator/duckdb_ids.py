@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hotkey_aggregator.duckdb_file import DuckDBFile
 from hotkey_aggregator.duckdb_schema import HASH_PROBE, IDS
-from hotkey_aggregator.id_filter import HEADROOM, LEAST_CAPACITY, Hashes, IdFilter, name_of
+from hotkey_aggregator.id_filter import HEADROOM, Hashes, IdFilter, name_of
 from hotkey_aggregator.store import HOUR_MILLISECONDS
 
 SEGMENTS_A_HORIZON = 24
@@ -166,7 +166,7 @@ class CountedIds:
         with self._file.snapshot() as cursor:
             numbers = segments(cursor)
             stored = sum(_count(cursor, number) for number in numbers)
-            made = IdFilter(max(LEAST_CAPACITY, int(stored * HEADROOM) + more))
+            made = IdFilter(int(stored * HEADROOM) + more)
             for number in numbers:
                 for chunk in _hashes_of(cursor, number):
                     made.add(np.sort(chunk), number)

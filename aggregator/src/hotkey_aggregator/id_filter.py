@@ -38,7 +38,7 @@ _CHUNK = 8_192
 class IdFilter:
     """A set of 64-bit hashes, each in a numbered segment; false answers are all of the kind "perhaps"."""
 
-    def __init__(self, capacity: int = LEAST_CAPACITY) -> None:
+    def __init__(self, capacity: int = 0) -> None:
         self.capacity = max(LEAST_CAPACITY, capacity)
         blocks = int(self.capacity / (_SLOTS * _LOAD)) + 1
         self._blocks = np.uint64(blocks)

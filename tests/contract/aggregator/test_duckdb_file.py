@@ -12,7 +12,6 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from hotkey_aggregator import duckdb_ids
 from hotkey_aggregator.duckdb_ids import CountedIds, segment_milliseconds
 from hotkey_aggregator.duckdb_schema import MIGRATIONS
 from hotkey_aggregator.duckdb_store import MERGE_ROWS, DuckDBStore
@@ -386,7 +385,6 @@ def test_a_filter_that_is_full_is_made_anew_from_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    monkeypatch.setattr(duckdb_ids, "LEAST_CAPACITY", 100)
     monkeypatch.setattr("hotkey_aggregator.id_filter.LEAST_CAPACITY", 100)
     store = DuckDBStore(tmp_path / "counts.duckdb")
     first = store._ids.filter
@@ -406,7 +404,6 @@ def test_a_filter_that_could_not_be_made_is_not_relied_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a filter that is full, and a store that cannot be read just then
-    monkeypatch.setattr(duckdb_ids, "LEAST_CAPACITY", 100)
     monkeypatch.setattr("hotkey_aggregator.id_filter.LEAST_CAPACITY", 100)
     store = DuckDBStore(tmp_path / "counts.duckdb")
     store.commit(flush(*(Row(f"{n}") for n in range(90))))
