@@ -43,7 +43,7 @@ status: venv ## what of the stack is running
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import-linter
-	@$(PY) tests/run.py lint
+	@$(PY) -m tests.run lint
 
 .PHONY: format
 format: venv ## format the code and fix what ruff can fix
@@ -52,11 +52,11 @@ format: venv ## format the code and fix what ruff can fix
 
 .PHONY: test
 test: venv ## lint and every test but the slow ones, part by part with times (PARTS="unit stack": only these)
-	@$(PY) tests/run.py $(PARTS)
+	@$(PY) -m tests.run $(PARTS)
 
 .PHONY: test-all
 test-all: venv ## the same with the slow tests
-	@$(PY) tests/run.py --all $(PARTS)
+	@$(PY) -m tests.run --all $(PARTS)
 
 .PHONY: simulate
 simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
