@@ -16,13 +16,17 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from hotkey_aggregator.cluster import Cluster
+from hotkey_aggregator.command_line import parse
 from hotkey_aggregator.condition import Told
 from hotkey_aggregator.dead_letters import DeadLetterCarrier
 from hotkey_aggregator.logfmt import line, log_to
 from hotkey_aggregator.metrics import Metrics
+from hotkey_aggregator.opening import Opening
+from hotkey_aggregator.outage import Outages
 from hotkey_aggregator.pipeline import Pipeline, PipelineError, Rules
 from hotkey_aggregator.query import QueryError, ask
 from hotkey_aggregator.replay import ReplayError, replay
+from hotkey_aggregator.reports import Reports
 from hotkey_aggregator.server import Answers, CountsServer
 from hotkey_aggregator.settings import (
     QuerySettings,
@@ -30,7 +34,6 @@ from hotkey_aggregator.settings import (
     RunSettings,
     SettingsError,
     in_flags,
-    parse,
 )
 from hotkey_aggregator.store import Store, StoreError
 from hotkey_aggregator.writer import Writer
@@ -66,14 +69,20 @@ def run(settings: RunSettings) -> None:
     log_to(sys.stderr, settings.log_level)
     stop = _stop_on_signals()
     with ExitStack() as closing:
-        store = settings.store.open(settings.keeping)
-        closing.callback(store.close)
-        metrics, told = Metrics(), Told()
-        writer = Writer(store, on_retry=metrics.store_retries.inc)
+        metrics, told, outages = Metrics(), Told(), Outages()
+        opening = Opening(lambda: settings.store.open(settings.keeping), outages)
+        closing.callback(opening.close)
+        # Before the address is taken: who starts a second one on a file is to hear of the file.
+        opening.try_once()
+        server = _serve(settings, opening, metrics, told)
+        closing.callback(server.close)
+        store = _opened(opening, outages, Reports(metrics, told), server, stop)
+        if store is None:
+            log.info(line("stopped"))
+            return
+        writer = Writer(store, on_retry=metrics.store_retries.inc, outages=outages)
         closing.callback(writer.close)
         cluster = _cluster(settings)
-        server = _serve(settings, store, metrics, told)
-        closing.callback(server.close)
         protocol = _group_protocol(settings, cluster, told, stop)
         letters = DeadLetterCarrier(
             store,
@@ -99,6 +108,19 @@ def run(settings: RunSettings) -> None:
         _log_start(settings, server, protocol)
         pipeline.run(stop)
     log.info(line("stopped"))
+
+
+def _opened(
+    opening: Opening, outages: Outages, reports: Reports, server: CountsServer, stop: threading.Event
+) -> Store | None:
+    """The store, however long it takes to answer; None when told to stop before."""
+    host, port = server.address
+    if outages.current is not None:
+        log.warning(line("waiting_for_store", http=f"http://{host}:{port}", ready=503))
+    reports.condition(outages.current)
+    store = opening.wait(stop, lambda: reports.turn(outages.current))
+    reports.condition(outages.current)
+    return store
 
 
 def _collect_garbage_seldom() -> None:
@@ -163,8 +185,8 @@ def _consumer(config: dict[str, Any]) -> Consumer:
         raise SettingsError(f"the Kafka client refuses its settings: {error}") from None
 
 
-def _serve(settings: RunSettings, store: Store, metrics: Metrics, told: Told) -> CountsServer:
-    answers = Answers(store, metrics.exposition, lambda: told.age_seconds, lambda: told.condition)
+def _serve(settings: RunSettings, opening: Opening, metrics: Metrics, told: Told) -> CountsServer:
+    answers = Answers(opening.store, metrics.exposition, lambda: told.age_seconds, lambda: told.condition)
     try:
         return CountsServer(settings.http_host, settings.http_port, answers)
     except OSError as error:

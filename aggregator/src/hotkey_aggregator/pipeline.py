@@ -42,7 +42,7 @@ from hotkey_aggregator.store import (
 )
 from hotkey_aggregator.watermark import UNKNOWN, Watermark, complete_up_to
 from hotkey_aggregator.windows import Source
-from hotkey_aggregator.writer import Outage, Writer, Written
+from hotkey_aggregator.writer import Writer, Written
 from hotkey_sdk import Consumer
 
 log = logging.getLogger("hotkey_aggregator")
@@ -157,10 +157,11 @@ class Pipeline:
             except KafkaException as error:
                 self._reports.kafka_error(error.args[0])
             except StoreUnavailableError as error:
-                self._reports.condition(Outage(time.monotonic(), str(error)))
-                log.warning(line("store_unavailable", detail=error))
+                self._writer.outages.note(error)
             else:
+                self._writer.outages.end()
                 return True
+            self._tell()
             stop.wait(1.0)
         return False
 
@@ -332,7 +333,7 @@ class Pipeline:
 
     def _tell(self, **news: Any) -> None:
         self._reports.condition(
-            self._writer.outage,
+            self._writer.outages.current,
             partitions=len(self._assignment.places),
             unplaced=len(self._assignment.unplaced),
             paused=self._paused,

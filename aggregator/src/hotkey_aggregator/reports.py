@@ -14,9 +14,10 @@ from confluent_kafka import KafkaError, TopicPartition
 from hotkey_aggregator.condition import Told
 from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.metrics import Metrics
+from hotkey_aggregator.outage import Outage
 from hotkey_aggregator.pending import Jump
 from hotkey_aggregator.store import Committed, DeadLetter
-from hotkey_aggregator.writer import Outage, Written
+from hotkey_aggregator.writer import Written
 
 log = logging.getLogger("hotkey_aggregator")
 
@@ -36,6 +37,11 @@ class Reports:
         self._metrics.store_available.set(outage is None)
         reason = None if outage is None else outage.reason
         self._told.condition = replace(self._told.condition, store_outage=reason, **news)
+
+    def turn(self, outage: Outage | None) -> None:
+        """The loop turns, though it may get no further for this outage."""
+        self._told.beat()
+        self.condition(outage)
 
     def jump(self, jump: Jump) -> None:
         """A partition did not go on where it was expected to."""

@@ -38,7 +38,8 @@ class BadQueryError(ValueError):
 class Answers:
     """Where the answers come from."""
 
-    store: Store
+    store: Callable[[], Store]
+    """The store; raises StoreUnavailableError while it is not open."""
     metrics: Callable[[], bytes]
     loop_age_seconds: Callable[[], float]
     """Seconds since the consuming loop last turned."""
@@ -127,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "next_offset": position.next_offset,
                 "event_time": None if position.event_time < 0 else iso_millisecond(position.event_time),
             }
-            for source, position in sorted(self.answers.store.positions().items())
+            for source, position in sorted(self.answers.store().positions().items())
         ]
         self._json(200, {**self._freshness(self.answers.condition()), "sources": sources})
 
@@ -142,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def counts(self, parameters: Mapping[str, str]) -> None:
         query = _count_query(parameters)
-        found = self.answers.store.counts(query)
+        found = self.answers.store().counts(query)
         rows = [
             {
                 **count.window._asdict(),
@@ -156,9 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def totals(self, parameters: Mapping[str, str]) -> None:
         _only(parameters)
-        totals = msgspec.to_builtins(self.answers.store.totals())
+        totals = msgspec.to_builtins(self.answers.store().totals())
         offsets: dict[str, dict[str, int]] = {}
-        for source, position in sorted(self.answers.store.positions().items(), key=_newer_log_last):
+        for source, position in sorted(self.answers.store().positions().items(), key=_newer_log_last):
             offsets.setdefault(source.topic, {})[str(source.partition)] = position.next_offset
         self._json(200, {**totals, "offsets": offsets})
 
@@ -172,14 +173,14 @@ class _Handler(BaseHTTPRequestHandler):
                 "reason": letter.reason,
                 "detail": letter.detail,
             }
-            for letter in self.answers.store.dead(limit)
+            for letter in self.answers.store().dead(limit)
         ]
         self._json(200, {"dead": rows, "truncated": len(rows) == limit})
 
     def ids(self, parameters: Mapping[str, str]) -> None:
         """All counted ids as newline-delimited JSON strings; chunked, so that a cut shows."""
         _only(parameters, "prefix")
-        chunks = self.answers.store.event_ids(parameters.get("prefix", ""))
+        chunks = self.answers.store().event_ids(parameters.get("prefix", ""))
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")

@@ -10,6 +10,7 @@ from hotkey_aggregator.store import Keeping, Store
 
 DUCKDB = "duckdb:"
 POSTGRES = ("postgresql://", "postgres://")
+SCHEMA = "hotkey"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class StoreAddress:
     """A store as people name it: `duckdb:PATH` or `postgresql://...`."""
 
     text: str
+    schema: str = SCHEMA
+    """Of PostgreSQL, which holds the tables."""
 
     @property
     def is_shared(self) -> bool:
@@ -45,7 +48,7 @@ class StoreAddress:
         if self.is_shared:
             from hotkey_aggregator.postgres_store import PostgresStore
 
-            return PostgresStore(self.text, keeping)
+            return PostgresStore(self.text, keeping, self.schema)
         from hotkey_aggregator.duckdb_store import DuckDBStore
 
         return DuckDBStore(Path(self.text.removeprefix(DUCKDB)), keeping)

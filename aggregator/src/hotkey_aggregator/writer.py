@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hotkey_aggregator.logfmt import line
+from hotkey_aggregator.outage import Outages
 from hotkey_aggregator.store import (
     Committed,
     Flush,
@@ -43,14 +44,6 @@ class Written:
     """What the last, successful try took."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """Since when (monotonic seconds) the store does not answer, and what it said last."""
-
-    since: float
-    reason: str
-
-
 def pause_seconds(attempt: int, dice: random.Random) -> float:
     """Seconds to wait after a failed attempt (the first is 0): doubling, bounded, jittered."""
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(attempt, 16))
@@ -61,19 +54,19 @@ class Writer:
     """Writes to `store` in a thread of its own, in the order in which it is told to."""
 
     def __init__(
-        self, store: Store, on_retry: Callable[[], None] = lambda: None, dice: random.Random | None = None
+        self,
+        store: Store,
+        on_retry: Callable[[], None] = lambda: None,
+        dice: random.Random | None = None,
+        outages: Outages | None = None,
     ) -> None:
         self._store = store
         self._on_retry = on_retry
         self._dice = dice or random.Random()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._give_up = threading.Event()
-        self._outage: Outage | None = None
-
-    @property
-    def outage(self) -> Outage | None:
-        """Set while a flush waits for a store that does not answer."""
-        return self._outage
+        self.outages = outages or Outages()
+        """Of a store that a flush waits for."""
 
     def commit(self, flush: Flush) -> Future[Written]:
         """Write a flush, however long it takes.
@@ -103,13 +96,13 @@ class Writer:
             try:
                 written = self._try(flush, again=attempt > 0)
             except StoreUnavailableError as error:
-                self._note_outage(error)
+                self.outages.note(error)
                 self._on_retry()
                 if self._give_up.wait(pause_seconds(attempt, self._dice)):
                     raise
                 attempt += 1
             else:
-                self._note_end_of_outage()
+                self.outages.end()
                 return written
 
     def _try(self, flush: Flush, *, again: bool) -> Written:
@@ -125,18 +118,6 @@ class Writer:
             raise
         seconds = time.monotonic() - started
         return Written(flush, committed, self._store.positions(), seconds)
-
-    def _note_outage(self, error: StoreUnavailableError) -> None:
-        if self._outage is None:
-            log.warning(line("store_unavailable", detail=error))
-            self._outage = Outage(time.monotonic(), str(error))
-        else:
-            self._outage = Outage(self._outage.since, str(error))
-
-    def _note_end_of_outage(self) -> None:
-        if self._outage is not None:
-            log.info(line("store_available", seconds=f"{time.monotonic() - self._outage.since:.1f}"))
-            self._outage = None
 
 
 def _found(flush: Flush, positions: Mapping[Source, Position]) -> Written:

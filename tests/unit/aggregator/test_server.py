@@ -61,7 +61,7 @@ def server(loop: Loop) -> Iterator[CountsServer]:
     )
     store.commit(Flush(clicks, (bad,), moves))
     answers = Answers(
-        store,
+        lambda: store,
         Metrics().exposition,
         lambda: loop.age_seconds,
         lambda: loop.condition,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from hotkey_aggregator._cli import main
+from hotkey_aggregator.command_line import parse
 from hotkey_aggregator.events import Reason
 from hotkey_aggregator.settings import (
     OWNED_CLIENT_SETTINGS,
@@ -15,7 +17,6 @@ from hotkey_aggregator.settings import (
     ReplaySettings,
     RunSettings,
     SettingsError,
-    parse,
     read_kafka_config,
 )
 
@@ -231,3 +232,35 @@ def test_a_mistake_ends_with_one_sentence_and_no_stack_trace(
     assert len(errors) == 1
     assert said in errors[0]
     assert not [line for line in told if "Traceback" in line]
+
+
+def test_a_schema_of_a_shared_store_is_named_by_a_flag() -> None:
+    shared = ["--store", "postgresql://db/clicks"]
+    assert run_settings(*shared).store.schema == "hotkey"
+    assert run_settings(*shared, "--schema", "clicks_2").store.schema == "clicks_2"
+
+
+def test_a_schema_without_postgresql_is_a_mistake_that_names_both() -> None:
+    with pytest.raises(SettingsError, match=r"--schema other is set, but the store is duckdb:.*Leave it out"):
+        run_settings("--schema", "other")
+
+
+@pytest.mark.parametrize("name", ["", "Clicks", "1a", 'a"b', "a.b", "pg_own", "x" * 64])
+def test_what_is_no_name_of_a_schema_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_settings("--store", "postgresql://db/clicks", f"--schema={name}")
+    assert "is no schema name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "replay", "query"])
+def test_help_says_what_a_command_does_and_what_each_flag_means(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse([command, "--help"], {})
+    told = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "HOTKEY_AGGREGATOR_" in told
+    described = told.split("options:")[1]
+    for flag in re.findall(r"\[(--[a-z-]+)", told.split("options:")[0]):
+        assert re.search(rf"{flag}( [A-Z_]+)?\s+\S+", described), flag

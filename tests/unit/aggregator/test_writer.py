@@ -78,7 +78,7 @@ def test_a_store_that_does_not_answer_is_asked_again_until_it_does() -> None:
     store, retries = FaultyStore(*[fail_with(AWAY)] * 3), list[int]()
     with writing_to(store, retries) as writer:
         assert writer.commit(FLUSH).result(10).committed.counted == 1
-        assert (store.tries, len(retries), writer.outage) == (4, 3, None)
+        assert (store.tries, len(retries), writer.outages.current) == (4, 3, None)
     assert store.totals().clicks == 1
 
 
@@ -93,11 +93,11 @@ def test_what_the_store_says_is_known_while_it_is_away() -> None:
     with writing_to(store) as writer:
         flight = writer.commit(FLUSH)
         assert away.wait(10)
-        assert writer.outage is not None
-        assert writer.outage.reason == "the database is away"
+        assert writer.outages.current is not None
+        assert writer.outages.current.reason == "the database is away"
         back.set()
         flight.result(10)
-        assert writer.outage is None
+        assert writer.outages.current is None
 
 
 def test_a_commit_whose_answer_was_lost_is_not_done_again() -> None:
