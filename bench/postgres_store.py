@@ -1,72 +1,61 @@
 """What a commit into PostgreSQL costs: `python -m bench.postgres_store --ids 10000000 --batch 500000`.
 
-CPU time of this process and of the server process that serves it, per click, in a store whose day holds so
-many ids already. It starts a PostgreSQL of its own and deletes it; 100 million ids take 12 GB of disk and
-20 minutes.
+CPU time of this process and of all processes of the server, per click, in a store that holds so many ids of
+the last day already. It starts a PostgreSQL of its own and deletes it; 100 million ids take 12 GB of disk.
 Not a part of `make bench`, which measures the whole path.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
+import resource
 import tempfile
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
+from bench.postgres_fill import LargePostgres, fill
 from devstack.part import Place
 from devstack.ports import free_ports
-from devstack.postgres import Postgres
-from devstack.process import Command
 from hotkey_aggregator.postgres_store import PostgresStore
 from hotkey_aggregator.store import Flush, OffsetMove, Position
 from hotkey_aggregator.windows import Clicks, Source
 
-SOURCE = Source("clicks", 0, "topic")
 SCHEMA = "hotkey"
-
-_FILL = """
-    insert into {table} select hashint8extended(number, 42), number, md5(number::text)::uuid::text
-    from generate_series(1, {ids}::bigint) number
-"""
-
-
-class LargePostgres(Postgres):
-    """With memory for the index of the ids, as a server for this would have it."""
-
-    def __init__(self, place: Place, port: int, settings: Sequence[str]) -> None:
-        super().__init__(place, port)
-        self._settings = settings
-
-    def command(self) -> Command:
-        given = [word for setting in self._settings for word in ("-c", setting)]
-        return Command([*super().command().argv, *given], unprivileged=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Microseconds of CPU per click."""
+    """CPU seconds and clicks."""
 
     client: float
     server: float
+    seconds: float
+    clicks: int
 
     def __str__(self) -> str:
-        return f"{self.client:.2f} + {self.server:.2f} = {self.client + self.server:.2f} us"
+        client, server = (spent / self.clicks * 1e6 for spent in (self.client, self.server))
+        return (
+            f"{client:.2f} + {server:.2f} = {client + server:.2f} us, "
+            f"{self.clicks / self.seconds:,.0f} clicks/s by the clock"
+        )
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.client + other.client,
+            self.server + other.server,
+            self.seconds + other.seconds,
+            self.clicks + other.clicks,
+        )
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, as /proc tells it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def make_clicks(count: int, ads: int, now: int, dice: random.Random) -> Clicks:
+def make_clicks(count: int, ads: int, now: int, dice: random.Random, source: Source) -> Clicks:
     """80 % of one advertiser, random UUIDs, all of this minute or the one before."""
     return Clicks(
         event_ids=[str(uuid.UUID(int=dice.getrandbits(128))) for _ in range(count)],
@@ -79,63 +68,85 @@ def make_clicks(count: int, ads: int, now: int, dice: random.Random) -> Clicks:
         digests=[dice.getrandbits(63) for _ in range(count)],
         source_of=[0] * count,
         offsets=range(count),
-        sources=(SOURCE,),
+        sources=(source,),
     )
+
+
+class Member:
+    """One that flushes into the store."""
+
+    def __init__(self, dsn: str, number: int, ads: int) -> None:
+        self.store = PostgresStore(dsn, schema=SCHEMA)
+        self._dice = random.Random(number)
+        self._source = Source("clicks", number, "topic")
+        self._ads = ads
+        self._at: int | None = None
+
+    def flush(self, size: int) -> Flush:
+        """The next one, of new ids."""
+        now = int(time.time() * 1000)
+        clicks = make_clicks(size, self._ads, now, self._dice, self._source)
+        expected, self._at = self._at, (self._at or 0) + size
+        return Flush(clicks, moves=(OffsetMove(self._source, expected, Position(self._at)),), now=now)
 
 
 class Bench:
     """Flushes into one store, each timed."""
 
-    def __init__(self, server: Postgres, ids: int, ads: int) -> None:
-        self._dice = random.Random(1)
-        self._ads = ads
-        self._store = PostgresStore(server.dsn, schema=SCHEMA)
-        self._now = int(time.time() * 1000)
-        self._at: int | None = None
-        self.commit(1)
-        self._administrator = psycopg.connect(server.dsn, autocommit=True, options=f"-csearch_path={SCHEMA}")
+    def __init__(self, server: LargePostgres, ids: int, ads: int, members: int) -> None:
+        self._server = server
+        self._members = [Member(server.dsn, number, ads) for number in range(members)]
         if ids:
-            self._fill(ids)
+            before = time.monotonic()
+            fill(server.dsn, SCHEMA, ids, int(time.time() * 1000))
+            print(f"filled in {time.monotonic() - before:.0f} s", flush=True)
 
-    def _fill(self, ids: int) -> None:
-        """Random digests by the server itself, then an index as full as random inserts leave it."""
-        row = self._administrator.execute(
-            "select 'ids_' || to_char(day, 'YYYYMMDD') from days where kind = 'ids'"
-        ).fetchone()
-        assert row is not None
-        for statement in (
-            f"drop index {row[0]}_digest",
-            _FILL.format(table=row[0], ids=ids),
-            "set maintenance_work_mem = '1GB'",
-            f"create unique index {row[0]}_digest on {row[0]} (digest) with (fillfactor = 70)",
-            f"select sum(digest) from {row[0]}",
-        ):
-            self._administrator.execute(statement.encode())
+    def load(self) -> None:
+        """Let the members read what is in closed segments."""
+        before = time.process_time(), self._server.cpu_seconds(), time.monotonic()
+        for member in self._members:
+            member.store.commit(member.flush(1))
+        while any(member.store.closed_segments.unknown for member in self._members):
+            time.sleep(0.05)
+        client, server = time.process_time() - before[0], self._server.cpu_seconds() - before[1]
+        held = sum(member.store.closed_segments.nbytes for member in self._members) / 1e6
+        print(
+            f"closed segments read in {time.monotonic() - before[2]:.1f} s, "
+            f"client {client:.1f} + server {server:.1f} CPU s, {held:.0f} MB of filters",
+            flush=True,
+        )
 
     def commit(self, size: int) -> Cost:
-        """One flush of so many clicks with new ids."""
-        clicks = make_clicks(size, self._ads, self._now, self._dice)
-        reached = Position((self._at or 0) + size)
-        flush = Flush(clicks, moves=(OffsetMove(SOURCE, self._at, reached),), now=self._now)
-        pid = self._store._connections._connected().info.backend_pid
-        before = time.process_time(), cpu_seconds(pid)
-        self._store.commit(flush)
-        client, server = time.process_time() - before[0], cpu_seconds(pid) - before[1]
-        self._at = reached.next_offset
-        return Cost(client / size * 1e6, server / size * 1e6)
+        """One flush of so many clicks with new ids by each member at once."""
+        flushes = [member.flush(size) for member in self._members]
+        before = time.process_time(), self._server.cpu_seconds(), time.monotonic()
+        with ThreadPoolExecutor(len(flushes)) as threads:
+            for each in [
+                threads.submit(member.store.commit, flush)
+                for member, flush in zip(self._members, flushes, strict=True)
+            ]:
+                assert each.result().counted == size
+        return Cost(
+            time.process_time() - before[0],
+            self._server.cpu_seconds() - before[1],
+            time.monotonic() - before[2],
+            size * len(flushes),
+        )
 
     def bytes_per_id(self) -> float:
-        """On disk, table and index."""
-        row = self._administrator.execute(
-            "select sum(pg_total_relation_size(inhrelid)) / (select count(*) from ids)"
-            " from pg_inherits where inhparent = 'ids'::regclass"
-        ).fetchone()
+        """On disk: table, index, packed digests."""
+        with psycopg.connect(self._server.dsn, options=f"-csearch_path={SCHEMA}") as connection:
+            row = connection.execute(
+                "select sum(pg_total_relation_size(oid)) / (select count(*) from ids) from pg_class"
+                " where relkind = 'r' and relname ~ '^(ids|digests)_[0-9]+$'"
+            ).fetchone()
         assert row is not None
         return float(row[0])
 
     def close(self) -> None:
-        self._administrator.close()
-        self._store.close()
+        """Close the members."""
+        for member in self._members:
+            member.store.close()
 
 
 def main() -> None:
@@ -144,25 +155,37 @@ def main() -> None:
     parser.add_argument("--ids", type=int, default=0, help="how many ids are there already")
     parser.add_argument("--batch", type=int, nargs="+", default=[50_000, 500_000], help="clicks of a flush")
     parser.add_argument("--ads", type=int, default=1_000, help="how many ads there are clicks of")
+    parser.add_argument("--members", type=int, default=1, help="how many flush at once")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--set", nargs="*", default=["shared_buffers=3GB", "max_wal_size=4GB"])
-    given = parser.parse_args()
+    measure(parser.parse_args())
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Print what each flush and all together cost."""
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), tied=True)
         place.make()
-        server = LargePostgres(place, free_ports(1, random.Random())[0], given.set)
+        server = LargePostgres(place, free_ports(1, random.Random())[0], tuple(given.set))
         server.start()
         try:
-            bench = Bench(server, given.ids, given.ads)
-            for number in range(given.rounds):
-                for size in given.batch:
-                    print(
-                        f"round {number + 1}, {size} clicks: client + server {bench.commit(size)}", flush=True
-                    )
+            bench = Bench(server, given.ids, given.ads, given.members)
+            bench.load()
+            print_costs(bench, given.batch, given.rounds)
             print(f"{bench.bytes_per_id():.0f} bytes an id")
+            print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB of memory at most")
             bench.close()
         finally:
             server.stop()
+
+
+def print_costs(bench: Bench, batches: Sequence[int], rounds: int) -> None:
+    """Flush by flush, then by size."""
+    for size in batches:
+        costs = [bench.commit(size) for _ in range(rounds)]
+        for number, cost in enumerate(costs):
+            print(f"round {number + 1}, {size} clicks: client + server {cost}", flush=True)
+        print(f"all of {size} clicks: client + server {sum(costs[1:], costs[0])}", flush=True)
 
 
 if __name__ == "__main__":

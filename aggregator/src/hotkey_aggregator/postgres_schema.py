@@ -1,21 +1,17 @@
-"""The tables of the PostgreSQL store, their versions, and the tables that each day gets.
+"""The tables of the PostgreSQL store, their versions, and the locks that all members keep to.
 
-Ids are kept by the day of their arrival, counts by the day of their minute, so that what is past its time is
-dropped as whole tables. It knows SQL and nothing of flushes.
+It knows SQL and nothing of flushes. The tables that come and go are in `postgres_segments` and
+`postgres_days`.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Any
 
 from psycopg import Connection, sql
 
-from hotkey_aggregator.store import HOUR_MILLISECONDS, StoreError
-
-DAY_MILLISECONDS = 24 * HOUR_MILLISECONDS
+from hotkey_aggregator.store import StoreError
 
 MIGRATIONS = (
     """
@@ -53,76 +49,46 @@ MIGRATIONS = (
 
     insert into meta values ('forgotten_ids', '0'), ('expired_clicks', '0');
     """,
+    """
+    -- Ids are kept by segments of their arrival; the newest, while it is open, takes those that come.
+    create table segments (
+        number integer generated always as identity primary key,
+        ends bigint not null,                -- unix milliseconds: later ids go into another one
+        ids bigint,                          -- how many it holds; null while it is open
+        listed boolean not null default true -- whether there is a table of its digests
+    );
+
+    -- One table a segment is like it: the digests that each flush has stored, big-endian, ascending.
+    create table digests (digests bytea not null);
+    alter table digests alter column digests set storage external;
+
+    do $$ declare old date; was text; made integer; held bigint; begin
+        for old in select day from days where kind = 'ids' order by day loop
+            was := to_char(old, '"ids_"YYYYMMDD');
+            execute format('select count(*) from %I', was) into held;
+            insert into segments (ends, ids, listed)
+                values (extract(epoch from old + 1) * 1000, held, false) returning number into made;
+            execute format('alter table %I rename to %I', was, 'ids_' || made);
+            execute format('alter index %I rename to %I', was || '_digest', 'ids_' || made || '_digest');
+        end loop;
+    end $$;
+    delete from days where kind = 'ids';
+    alter table days drop column kind;
+    alter table days add primary key (day);
+
+    -- What minutes held when they were merged; a minute that is in `added` holds something else by now.
+    create table minutes (minute timestamptz primary key, clicks bigint not null, windows bigint not null);
+    insert into minutes
+        select minute, sum(clicks), count(*)
+        from (select minute, sum(clicks) as clicks from counts where minute not in (select minute from added)
+              group by minute, advertiser_id, ad_id) as held
+        group by minute;
+    """,
 )
 """Entry n takes a store from schema version n to n + 1. Entries are only ever appended."""
 
 MIGRATING, WRITING, MERGING = 1_215_000_001, 1_215_000_002, 1_215_000_003
 """First numbers of the advisory locks; the second is made of the schema's name."""
-
-_CREATE_IDS = """
-    create table {table} (like ids) with (autovacuum_enabled = false, toast.autovacuum_enabled = false);
-    create unique index {index} on {table} (digest);
-    alter table {table} inherit ids
-"""
-
-# Attached rather than created as a partition: that would wait for every reader of the other days.
-_CREATE_COUNTS = """
-    create table {table} (like counts including all);
-    alter table counts attach partition {table}
-        for values from (to_timestamp({day} * 86400.0)) to (to_timestamp(({day} + 1) * 86400.0))
-"""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Day:
-    """One UTC day and the table that holds its ids or its counts."""
-
-    kind: str
-    number: int
-    """Days since 1970-01-01."""
-
-    @classmethod
-    def of(cls, kind: str, milliseconds: int) -> Day:
-        return cls(kind, milliseconds // DAY_MILLISECONDS)
-
-    @property
-    def date(self) -> date:
-        return date(1970, 1, 1) + timedelta(days=self.number)
-
-    @property
-    def end(self) -> int:
-        """Unix milliseconds of the midnight that ends it."""
-        return (self.number + 1) * DAY_MILLISECONDS
-
-    @property
-    def table(self) -> sql.Identifier:
-        return sql.Identifier(f"{self.kind}_{self.date:%Y%m%d}")
-
-    def create(self, connection: Connection[Any]) -> None:
-        """Make its table, unless somebody else has."""
-        row = connection.execute(
-            "insert into days values (%s, %s) on conflict do nothing", [self.kind, self.date]
-        )
-        if row.rowcount:
-            statement = sql.SQL(_CREATE_IDS if self.kind == "ids" else _CREATE_COUNTS).format(
-                table=self.table,
-                index=sql.Identifier(f"ids_{self.date:%Y%m%d}_digest"),
-                day=sql.Literal(self.number),
-            )
-            connection.execute(statement)
-
-    def drop(self, connection: Connection[Any]) -> None:
-        """Let go of its table and all that it holds."""
-        connection.execute(sql.SQL("drop table {}").format(self.table))
-        connection.execute("delete from days where kind = %s and day = %s", [self.kind, self.date])
-
-
-def days(connection: Connection[Any], kind: str) -> list[Day]:
-    """The days that have a table, the newest first."""
-    rows = connection.execute(
-        "select day - date '1970-01-01' from days where kind = %s order by day desc", [kind]
-    )
-    return [Day(kind, number) for (number,) in rows]
 
 
 def lock(connection: Connection[Any], purpose: int, schema: str, *, shared: bool = False) -> None:
@@ -164,6 +130,8 @@ def migrate(connection: Connection[Any], schema: str, where: str) -> int:
                 f"the PostgreSQL store {where} has schema version {version}, this release knows versions up "
                 f"to {len(MIGRATIONS)}: use the release that wrote it, or a newer one"
             )
+        if version < len(MIGRATIONS):
+            lock(connection, WRITING, schema)
         for migration in MIGRATIONS[version:]:
             connection.execute(migration)
         connection.execute("update meta set value = %s where name = 'schema_version'", [str(len(MIGRATIONS))])

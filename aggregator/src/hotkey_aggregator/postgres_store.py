@@ -1,9 +1,9 @@
 """The shared store: one PostgreSQL schema that many members of a consumer group write to at once.
 
-A flush asks which of its ids are there, and copies the others straight into the table of the day, whose
-unique index on their digests has the last word. Two members with one id in flight meet in that index: the
-second waits for the first and asks again. They meet there because all flushes in flight write to the same
-day's table: which one it is, is a row that is read under a shared lock; a new day begins under the exclusive.
+A flush asks which of its ids are there, and copies the others straight into the open segment, whose unique
+index on their digests has the last word. Two members with one id in flight meet in that index: the second
+waits for the first and asks again. They meet there because all flushes in flight write to the same segment:
+which one it is, is a row that is read under a shared lock; the next one is begun under the exclusive lock.
 It knows SQL and nothing of Kafka.
 """
 
@@ -15,35 +15,28 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import numpy as np
 import psycopg
 from psycopg import Connection
 
-from hotkey_aggregator.events import LATEST_CLICK_TIME, Reason
+from hotkey_aggregator.events import LATEST_CLICK_TIME
+from hotkey_aggregator.postgres_closed import ClosedSegments
 from hotkey_aggregator.postgres_connections import Connections
 from hotkey_aggregator.postgres_copy import escaped, seeded, unescaped
-from hotkey_aggregator.postgres_errors import TRY_AGAIN_AT_ONCE
-from hotkey_aggregator.postgres_flush import (
-    OffsetsDifferError,
-    add_counts,
+from hotkey_aggregator.postgres_days import DAY_MILLISECONDS, Day, days, held
+from hotkey_aggregator.postgres_dead import (
     insert_dead,
-    insert_ids,
-    move_offsets,
-    places,
+    mark_delivered,
+    name_topics_of_dead,
+    newest_dead,
+    undelivered,
 )
+from hotkey_aggregator.postgres_errors import TRY_AGAIN_AT_ONCE
+from hotkey_aggregator.postgres_flush import OffsetsDifferError, add_counts, insert_ids, move_offsets
 from hotkey_aggregator.postgres_ids import Sorted
-from hotkey_aggregator.postgres_schema import (
-    MERGING,
-    WRITING,
-    Day,
-    days,
-    lock,
-    meta,
-    migrate,
-    try_lock,
-)
-from hotkey_aggregator.postgres_upkeep import drop, merge, past
+from hotkey_aggregator.postgres_schema import MERGING, WRITING, lock, meta, migrate, try_lock
+from hotkey_aggregator.postgres_segments import Segment, begin, segment_milliseconds, segments
+from hotkey_aggregator.postgres_upkeep import merge, past
 from hotkey_aggregator.postgres_windows import sum_up
 from hotkey_aggregator.store import (
     Committed,
@@ -63,10 +56,11 @@ from hotkey_aggregator.windows import Clicks, Source, Window
 
 ID_CHUNK = 20_000
 RETRIES = 8
-CLOCK_SKEW_MILLISECONDS = 5 * 60_000
 MERGE_MILLISECONDS = 2 * 60_000
+PATIENCE = "1s"
+"""How long all flushes may have to wait for those in flight so that a large segment is closed."""
 UNASKED_AFTER = 10
-"""Flushes without a duplicate until the day's table is no longer asked before it is written to."""
+"""Flushes without a duplicate until the open segment is no longer asked before it is written to."""
 
 LATER = (psycopg.errors.LockNotAvailable, *TRY_AGAIN_AT_ONCE)
 
@@ -81,14 +75,7 @@ _COUNTS = """
     group by minute, advertiser_id, ad_id order by minute, advertiser_id, ad_id limit %(limit)s
 """
 
-_TOTALS = """
-    select (select coalesce(sum(clicks), 0) from counts) + %s,
-           (select count(*) from ids),
-           (select count(*) from counts where clicks > 0 and minute not in (select minute from added)) +
-           (select count(*) from (select from counts where minute in (select minute from added)
-                                  group by minute, advertiser_id, ad_id) as merged_later),
-           (select count(*) from dead), %s
-"""
+_POSITIONS = 'select topic, "partition", topic_id, next_offset, leader_epoch, event_time from offsets'
 
 # What is there under the id already stays as it is, and its like without one beside it.
 _NAME_OFFSETS = """
@@ -99,24 +86,16 @@ _NAME_OFFSETS = """
         where (other.topic, other.topic_id, other."partition")
             = (named.topic, named.topic_id, held."partition"))
 """
-_NAME_DEAD = """
-    update dead as held set topic_id = named.topic_id
-    from unnest(%s::text[], %s::text[]) as named (topic, topic_id)
-    where held.topic = named.topic and held.topic_id = '' and not exists (
-        select from dead as other
-        where (other.topic, other.topic_id, other."partition", other."offset")
-            = (named.topic, named.topic_id, held."partition", held."offset"))
-"""
-
-_LETTER = 'topic, "partition", topic_id, "offset", reason, detail, key, value, headers, "timestamp"'
 
 
-class _DayMissingError(Exception):
-    """The flush needs tables of days that have none yet."""
+class _TablesMissingError(Exception):
+    """The flush needs tables that can only be made while no flush runs."""
 
-    def __init__(self, missing: Collection[Day]) -> None:
-        super().__init__(missing)
+    def __init__(self, missing: Collection[Day], ended: Sequence[Segment] | None) -> None:
+        super().__init__(missing, ended)
         self.missing = missing
+        self.ended = ended
+        """The segments, of which none takes ids any more; None: one does."""
 
 
 class PostgresStore:
@@ -137,6 +116,7 @@ class PostgresStore:
             self._connections.close()
             raise
         self._hashing = self.hashing(seed)
+        self.closed_segments = ClosedSegments(self._connections)
         self._merge_at = 0
         self._without_duplicates = UNASKED_AFTER
 
@@ -156,23 +136,26 @@ class PostgresStore:
         named = [list(topic_ids), list(topic_ids.values())]
         with self._connections.write("name topics") as connection, connection.transaction():
             connection.execute(_NAME_OFFSETS, named)
-            connection.execute(_NAME_DEAD, named)
+            name_topics_of_dead(connection, named)
 
     def positions(self) -> Mapping[Source, Position]:
         """See `Store.positions`."""
         with self._connections.read() as connection:
-            rows = connection.execute(
-                'select topic, "partition", topic_id, next_offset, leader_epoch, event_time from offsets'
-            ).fetchall()
+            rows = connection.execute(_POSITIONS).fetchall()
         return {Source(*row[:3]): Position(*row[3:]) for row in rows}
 
     def commit(self, flush: Flush) -> Committed:
-        """See `Store.commit`."""
-        committed = self._commit(flush)
-        if flush.now >= self._merge_at:
-            self._merge_at = flush.now + MERGE_MILLISECONDS
-            # The flush is in the store whatever becomes of this; the next one tells what is wrong with it.
-            with suppress(StoreError):
+        """See `Store.commit`. When a segment ends, the database's clock says, never `flush.now`."""
+        committed, kept = self._commit(flush)
+        # The flush is in the store whatever becomes of these; the next one tells what is wrong with it.
+        with suppress(StoreError):
+            if kept:
+                self.closed_segments.follow(kept)
+            if kept and kept[0].is_large:
+                self._begin_segment(flush.now, kept, patience=PATIENCE)
+        with suppress(StoreError):
+            if flush.now >= self._merge_at:
+                self._merge_at = flush.now + MERGE_MILLISECONDS
                 self.merge(flush.now - MERGE_MILLISECONDS)
         return committed
 
@@ -183,12 +166,14 @@ class PostgresStore:
                 self._enter(connection)
                 merge(connection, before)
 
-    def _commit(self, flush: Flush) -> Committed:
+    def _commit(self, flush: Flush) -> tuple[Committed, Sequence[Segment]]:
         for attempt in range(RETRIES):
             try:
                 return self._commit_once(flush)
-            except _DayMissingError as error:
-                self._open(error.missing)
+            except _TablesMissingError as error:
+                self._make(error.missing)
+                if error.ended is not None:
+                    self._begin_segment(flush.now, after=error.ended)
             except OffsetsDifferError:
                 self._refuse(flush.moves)
             except StoreUnavailableError as error:
@@ -200,71 +185,82 @@ class PostgresStore:
             "tries to commit a flush. It is tried again"
         )
 
-    def _commit_once(self, flush: Flush) -> Committed:
+    def _commit_once(self, flush: Flush) -> tuple[Committed, Sequence[Segment]]:
         with self._connections.write("commit a flush") as connection, connection.transaction():
             self._enter(connection)
-            kept = self._tables(connection, flush)
-            move_offsets(connection, flush.moves)
             clicks = flush.clicks
+            kept = self._tables(connection, flush) if clicks else []
+            move_offsets(connection, flush.moves)
             sorted_out = self._insert_ids(connection, clicks, kept) if clicks else _NOTHING
             if len(sorted_out.new):
                 add_counts(connection, sum_up(clicks, sorted_out.new))
             dead = insert_dead(connection, flush.dead) if flush.dead else 0
-        return Committed(
+        committed = Committed(
             counted=len(sorted_out.new),
             duplicates=sorted_out.duplicates,
             dead=dead,
             conflicts=sorted_out.conflicts,
             examples=sorted_out.examples,
         )
+        return committed, kept
 
-    def _insert_ids(self, connection: Connection[Any], clicks: Clicks, kept: Sequence[Day]) -> Sorted:
-        """Ask the day's table first only where duplicates are about: that costs up to as much as storing."""
+    def _insert_ids(self, connection: Connection[Any], clicks: Clicks, kept: Sequence[Segment]) -> Sorted:
+        """Ask the open segment first only where duplicates are about: that costs up to as much as storing."""
         ask = self._without_duplicates < UNASKED_AFTER
-        found = insert_ids(connection, clicks, kept, self._hashing, ask=ask)
+        found = insert_ids(connection, clicks, kept, self.closed_segments, self._hashing, ask=ask)
         self._without_duplicates = 0 if found.duplicates else self._without_duplicates + 1
         return found
 
     def _enter(self, connection: Connection[Any]) -> None:
-        """From here to the transaction's end no day begins or is dropped."""
+        """From here to the transaction's end no segment or day begins or is dropped."""
         lock(connection, WRITING, self._connections.schema, shared=True)
 
-    def _tables(self, connection: Connection[Any], flush: Flush) -> Sequence[Day]:
-        """The days whose ids are looked through; the first is the one to write to."""
-        if not flush.clicks:
-            return []
+    def _enter_alone(self, connection: Connection[Any]) -> None:
+        """From here to the transaction's end no flush runs."""
+        lock(connection, WRITING, self._connections.schema)
+
+    def _now(self, connection: Connection[Any], given: int) -> int:
+        """Unix milliseconds by the database's clock, in place of a member's, which may be wrong."""
+        del given
         row = connection.execute("select (extract(epoch from clock_timestamp()) * 1000)::bigint").fetchone()
         assert row is not None
-        # A member whose clock is ahead must not open days that would then be kept until they have come.
-        arrival = Day.of("ids", min(flush.now, row[0] + CLOCK_SKEW_MILLISECONDS))
-        kept = days(connection, "ids")
+        return int(row[0])
+
+    def _tables(self, connection: Connection[Any], flush: Flush) -> Sequence[Segment]:
+        """The segments whose ids are looked through; the first is the one to write to."""
+        kept, now = segments(connection), self._now(connection, flush.now)
         times = np.asarray(flush.clicks.click_times, np.int64)
-        needed = {Day.of("counts", int(time)) for time in np.unique(times // 86_400_000) * 86_400_000}
-        missing = needed.difference(days(connection, "counts"))
-        if not kept or kept[0] < arrival:
-            missing.add(arrival)
-        if missing:
-            raise _DayMissingError(missing)
+        needed = {Day(int(number)) for number in np.unique(times // DAY_MILLISECONDS)}
+        missing = needed.difference(days(connection))
+        ended = not kept or not kept[0].takes_ids_at(now)
+        if missing or ended:
+            raise _TablesMissingError(missing, kept if ended else None)
         return kept
 
-    def _open(self, missing: Collection[Day]) -> None:
-        """Begin days once no flush is in flight that does not know of them."""
+    def _make(self, missing: Collection[Day]) -> None:
+        """Begin days."""
         with self._connections.write("begin a day") as connection, connection.transaction():
             self._enter_alone(connection)
-            newest = max(days(connection, "ids"), default=None)
             for day in sorted(missing):
-                # Another member may have begun a later day of ids by now.
-                if day.kind == "counts" or newest is None or newest < day:
-                    day.create(connection)
+                day.create(connection)
 
-    def _enter_alone(self, connection: Connection[Any]) -> None:
-        lock(connection, WRITING, self._connections.schema)
+    def _begin_segment(self, given_now: int, after: Sequence[Segment], patience: str = "60s") -> None:
+        """Begin a segment once no flush is in flight that does not know of it, unless another member has."""
+        with self._connections.write("begin a segment") as connection, connection.transaction():
+            connection.execute("select set_config('lock_timeout', %s, true)", [patience])
+            self._enter_alone(connection)
+            found = segments(connection)
+            if [each.number for each in found[:1]] == [each.number for each in after[:1]]:
+                for each in found[:1]:
+                    each.close(connection)
+                length = segment_milliseconds(self._keeping.ids)
+                begin(connection, (self._now(connection, given_now) // length + 1) * length)
 
     def _refuse(self, moves: Sequence[OffsetMove]) -> None:
         """Say which offset differs; none, when they have become equal meanwhile."""
-        held = self.positions()
+        positions = self.positions()
         for move in moves:
-            found = held[move.source].next_offset if move.source in held else None
+            found = positions[move.source].next_offset if move.source in positions else None
             if found != move.expected:
                 raise OffsetConflictError(move.source, move.expected, found)
 
@@ -286,12 +282,14 @@ class PostgresStore:
         ]
 
     def totals(self) -> Totals:
-        """See `Store.totals`."""
+        """See `Store.totals`. What is closed or merged was summed up when it was."""
         with self._connections.read_snapshot() as connection:
             expired, forgotten = (int(meta(connection, name)) for name in ("expired_clicks", "forgotten_ids"))
-            row = connection.execute(_TOTALS, [expired, forgotten]).fetchone()
+            clicks, windows = held(connection)
+            ids = sum(segment.count(connection) for segment in segments(connection))
+            row = connection.execute("select count(*) from dead").fetchone()
         assert row is not None
-        return Totals(*map(int, row))
+        return Totals(clicks + expired, ids, windows, int(row[0]), forgotten)
 
     def event_ids(self, prefix: str = "") -> Iterator[Sequence[str]]:
         """See `Store.event_ids`."""
@@ -303,61 +301,36 @@ class PostgresStore:
     def dead(self, limit: int) -> Sequence[DeadLetter]:
         """See `Store.dead`."""
         with self._connections.read() as connection:
-            rows = connection.execute(
-                f'select {_LETTER} from dead order by "offset" desc, topic, "partition" limit %s', [limit]
-            ).fetchall()
-        return [_letter(row) for row in rows]
+            return newest_dead(connection, limit)
 
     def undelivered(self, sources: Collection[Source], limit: int) -> Sequence[DeadLetter]:
         """See `Store.undelivered`."""
-        wanted = [
-            [source.topic for source in sources],
-            [source.partition for source in sources],
-            [source.topic_id for source in sources],
-        ]
         with self._connections.read() as connection:
-            rows = connection.execute(
-                f"""
-                select {_LETTER} from dead
-                where not delivered and (topic, "partition", topic_id) in
-                      (select * from unnest(%s::text[], %s::integer[], %s::text[]))
-                order by "offset", topic, "partition" limit %s
-                """,
-                [*wanted, limit],
-            ).fetchall()
-        return [_letter(row) for row in rows]
+            return undelivered(connection, sources, limit)
 
     def delivered(self, letters: Sequence[DeadLetter]) -> None:
         """See `Store.delivered`."""
         with self._connections.read() as connection:
-            connection.execute(
-                """
-                update dead set delivered = true, key = null, value = null, headers = null
-                where (topic, topic_id, "partition", "offset") in
-                      (select * from unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[]))
-                """,
-                places(letters),
-            )
+            mark_delivered(connection, letters)
 
     def expire(self, now: int) -> None:
-        """See `Store.expire`. What a reader holds is dropped by a later call."""
+        """See `Store.expire`; by the database's clock. What a reader holds is dropped by a later call."""
         try:
             with self._connections.write("expire") as connection:
-                with connection.transaction():
-                    connection.execute("set local statement_timeout = 0")
-                    to_drop = past(connection, now, self._keeping)
-                # Apart: who has looked at a day must not hold it while waiting for who drops it.
+                at = self._now(connection, now)
+                if not past(connection, at, self._keeping):
+                    return
                 with connection.transaction():
                     connection.execute("set local statement_timeout = 0; set local lock_timeout = '2s'")
-                    if to_drop:
-                        self._enter_alone(connection)
-                        drop(connection, to_drop)
+                    self._enter_alone(connection)
+                    past(connection, at, self._keeping).drop(connection)
         except StoreUnavailableError as error:
             if not isinstance(error.__cause__, LATER):
                 raise
 
     def close(self) -> None:
         """See `Store.close`."""
+        self.closed_segments.close()
         self._connections.close()
 
 
@@ -367,12 +340,3 @@ _NOTHING = Sorted(np.empty(0, np.int64), np.empty(0, np.int64), 0, 0, ())
 def _within_time(milliseconds: int | None, unbounded: int) -> int:
     """A bound that the server can take; no click is outside."""
     return unbounded if milliseconds is None else min(max(milliseconds, 0), LATEST_CLICK_TIME + 1)
-
-
-def _letter(row: Sequence[Any]) -> DeadLetter:
-    topic, partition, topic_id, offset, reason, detail, key, value, headers, timestamp = row
-    decoded = [] if headers is None else msgspec.msgpack.decode(headers, type=list[tuple[str, bytes | None]])
-    source = Source(topic, partition, topic_id)
-    return DeadLetter(
-        source, offset, Reason(reason), unescaped(detail), key, value, tuple(decoded), timestamp
-    )

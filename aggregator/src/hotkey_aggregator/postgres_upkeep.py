@@ -1,28 +1,35 @@
-"""What keeps the PostgreSQL store small: windows merged into a row each, past days dropped.
+"""What keeps the PostgreSQL store small: windows merged into a row each, past days and segments dropped.
 
 Nothing that is counted depends on when it is done, or whether.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from psycopg import Connection, sql
+from psycopg import Connection
 
-from hotkey_aggregator.postgres_schema import Day, add_to_meta, days
+from hotkey_aggregator.postgres_days import Day, days
+from hotkey_aggregator.postgres_segments import Segment, segments
 from hotkey_aggregator.store import Keeping
 
 # As in `postgres_windows`: costs beyond 2**62 go into further rows, without clicks.
 _MERGE = """
-    with minutes as (delete from added where minute < 'epoch'::timestamptz + %s * interval '1 ms'
+    with deleted as (delete from added where minute < 'epoch'::timestamptz + %s * interval '1 ms'
                      returning minute),
-         several as materialized (
-             select minute, sum(clicks) as clicks, sum(cost) as cost, advertiser_id, ad_id
-             from counts where minute = any(array(select distinct minute from minutes))
-             group by minute, advertiser_id, ad_id having count(*) > 1),
+         held as materialized (
+             select minute, sum(clicks) as clicks, sum(cost) as cost, advertiser_id, ad_id, count(*) as rows
+             from counts where minute = any(array(select distinct minute from deleted))
+             group by minute, advertiser_id, ad_id),
+         remembered as (
+             insert into minutes
+             select minute, sum(clicks), count(*) from held group by minute
+             on conflict (minute) do update set clicks = excluded.clicks, windows = excluded.windows),
+         several as (select * from held where rows > 1),
          merged as (
              delete from counts using several
-             where counts.minute = any(array(select distinct minute from minutes))
+             where counts.minute = any(array(select distinct minute from deleted))
                and counts.minute = several.minute and counts.advertiser_id = several.advertiser_id
                and counts.ad_id = several.ad_id)
     insert into counts
@@ -44,32 +51,25 @@ def merge(connection: Connection[Any], before: int) -> None:
     connection.execute(_MERGE, [before])
 
 
-def past(connection: Connection[Any], now: int, keeping: Keeping) -> dict[Day, int | None]:
-    """The days that are to be dropped, and how many ids those hold that no flush adds to any more."""
-    newest = max(days(connection, "ids"), default=None)
-    ids = [day for day in days(connection, "ids") if day.end + keeping.ids <= now]
-    counts = [day for day in days(connection, "counts") if day.end + keeping.windows <= now]
-    # Counted before flushes have to wait: it is a look at every row.
-    held: dict[Day, int | None] = {day: _sum(connection, "count(*)", day) for day in ids if day != newest}
-    return {**dict.fromkeys([*ids, *counts]), **held}
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is past its time."""
+
+    segments: tuple[Segment, ...]
+    days: tuple[Day, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.segments or self.days)
+
+    def drop(self, connection: Connection[Any]) -> None:
+        """Drop it. In a transaction beside which no flush runs."""
+        for each in (*self.segments, *self.days):
+            each.drop(connection)
 
 
-def drop(connection: Connection[Any], to_drop: dict[Day, int | None]) -> None:
-    """Drop days, and remember how much they held. In a transaction beside which no flush runs."""
-    still = {*days(connection, "ids"), *days(connection, "counts")}
-    for day in still.intersection(to_drop):
-        if day.kind == "ids":
-            held = to_drop[day]
-            add_to_meta(
-                connection, "forgotten_ids", _sum(connection, "count(*)", day) if held is None else held
-            )
-        else:
-            add_to_meta(connection, "expired_clicks", _sum(connection, "sum(clicks)", day))
-        day.drop(connection)
-
-
-def _sum(connection: Connection[Any], what: str, day: Day) -> int:
-    statement = sql.SQL("select coalesce({}, 0) from {}").format(sql.SQL(what), day.table)
-    row = connection.execute(statement).fetchone()
-    assert row is not None
-    return int(row[0])
+def past(connection: Connection[Any], now: int, keeping: Keeping) -> Past:
+    """What is to be dropped at this time (unix milliseconds)."""
+    return Past(
+        tuple(each for each in segments(connection) if each.ends + keeping.ids <= now),
+        tuple(each for each in days(connection) if each.end + keeping.windows <= now),
+    )

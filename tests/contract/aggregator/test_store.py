@@ -34,7 +34,7 @@ from hotkey_aggregator.store import (
 from hotkey_aggregator.windows import Clicks, Source, Window, minute_of
 from tests.contract.aggregator.flushes import DEFAULT, HOT, P0, P1, OpenStore, Row, clicks, flush, move
 from tests.contract.aggregator.model_store import ModelStore
-from tests.postgres_server import new_schema
+from tests.postgres_server import TimedStore, new_schema
 
 AWKWARD = "a:1.nul\x00 \u202ertl \"quoted\" \\ 'single' \n\t\U0001f45f"
 DAY = 24 * HOUR_MILLISECONDS
@@ -48,11 +48,9 @@ def duckdb_stores(request: pytest.FixtureRequest) -> OpenStore:
 
 
 def postgres_stores(request: pytest.FixtureRequest) -> OpenStore:
-    from hotkey_aggregator.postgres_store import PostgresStore
-
     server: Postgres = request.getfixturevalue("postgres")
     schema = new_schema()
-    return lambda keeping=DEFAULT: PostgresStore(server.dsn, keeping, schema)
+    return lambda keeping=DEFAULT: TimedStore(server.dsn, keeping, schema)
 
 
 def model_stores(_: pytest.FixtureRequest) -> OpenStore:

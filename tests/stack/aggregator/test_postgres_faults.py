@@ -20,8 +20,10 @@ from devstack.postgres import Postgres
 from devstack.process import until
 from hotkey_aggregator.events import Reason
 from hotkey_aggregator.postgres_copy import Hashing, Integers
+from hotkey_aggregator.postgres_days import DAY_MILLISECONDS
 from hotkey_aggregator.postgres_ids import Sorted
-from hotkey_aggregator.postgres_schema import DAY_MILLISECONDS, MIGRATIONS, Day
+from hotkey_aggregator.postgres_schema import MIGRATIONS
+from hotkey_aggregator.postgres_segments import Segment
 from hotkey_aggregator.postgres_store import PostgresStore
 from hotkey_aggregator.store import (
     CountQuery,
@@ -35,7 +37,7 @@ from hotkey_aggregator.store import (
 )
 from hotkey_aggregator.windows import Clicks
 from tests.contract.aggregator.flushes import P1, Row, clicks, flush, move
-from tests.postgres_server import new_schema, running_postgres, until_backends_wait
+from tests.postgres_server import TimedStore, new_schema, running_postgres, until_backends_wait
 from tests.stack.aggregator.test_postgres_members import BEFORE_MIDNIGHT, held_up, ids, in_thread, tables
 
 
@@ -122,10 +124,10 @@ class Proxy:
             server.shutdown(socket.SHUT_WR)
 
 
-class EarlyIdsStore(PostgresStore):
+class EarlyIdsStore(TimedStore):
     """Commits the ids before the counts that they guard."""
 
-    def _insert_ids(self, connection: Connection[Any], clicks: Clicks, kept: Sequence[Day]) -> Sorted:
+    def _insert_ids(self, connection: Connection[Any], clicks: Clicks, kept: Sequence[Segment]) -> Sorted:
         found = super()._insert_ids(connection, clicks, kept)
         connection.execute("commit")
         connection.execute("begin")
@@ -254,19 +256,19 @@ def test_a_full_disk_makes_the_store_unavailable_and_undoes_the_flush(
     postgres: Postgres, schema: str
 ) -> None:
     # given a day that has begun, and whose table is on a device without room
-    store = PostgresStore(postgres.dsn, schema=schema)
+    store = TimedStore(postgres.dsn, schema=schema)
     store.commit(flush(Row("0"), now=BEFORE_MIDNIGHT))
     store.commit(flush(Row("0"), source=P1, now=BEFORE_MIDNIGHT + 2_000))
     store.close()
     with administrator(postgres) as admin:
-        row = admin.execute("select pg_relation_filepath(%s)", [f"{schema}.ids_20260102"]).fetchone()
+        row = admin.execute("select pg_relation_filepath(%s)", [f"{schema}.ids_2"]).fetchone()
     assert row is not None
     table = postgres.data / str(row[0])
     table.rename(table.with_suffix(".kept"))
     table.symlink_to("/dev/full")
 
     # when
-    store = PostgresStore(postgres.dsn, schema=schema)
+    store = TimedStore(postgres.dsn, schema=schema)
     with pytest.raises(StoreUnavailableError, match="53100"):
         store.commit(flush(Row("1"), at=1, now=BEFORE_MIDNIGHT))
     table.unlink()
@@ -332,26 +334,27 @@ def test_a_schema_of_a_later_release_is_refused_and_left_alone(
 
 def test_expiring_drops_the_tables_of_past_days(postgres: Postgres, schema: str) -> None:
     # given ids and counts of two days
-    store = PostgresStore(postgres.dsn, Keeping(windows=DAY_MILLISECONDS), schema)
+    store = TimedStore(postgres.dsn, Keeping(windows=DAY_MILLISECONDS), schema)
     next_day = BEFORE_MIDNIGHT + DAY_MILLISECONDS
     store.commit(flush(Row("1", time=BEFORE_MIDNIGHT), now=BEFORE_MIDNIGHT))
     store.commit(flush(Row("2", time=next_day), at=1, now=next_day))
 
     # when
     store.expire(next_day)
-    kept = tables(postgres, schema, "%\\_2026%")
+    kept = [*tables(postgres, schema, "counts\\_%"), *tables(postgres, schema, "%s\\__")]
     store.expire(next_day + 2_000)
 
     # then
-    assert list(kept) == ["counts_20260101", "counts_20260102", "ids_20260101", "ids_20260102"]
-    assert list(tables(postgres, schema, "%\\_2026%")) == ["counts_20260102", "ids_20260102"]
+    assert kept == ["counts_20260101", "counts_20260102", "digests_1", "digests_2", "ids_1", "ids_2"]
+    assert list(tables(postgres, schema, "counts\\_%")) == ["counts_20260102"]
+    assert list(tables(postgres, schema, "%s\\__")) == ["digests_2", "ids_2"]
     assert store.totals() == Totals(clicks=2, event_ids=1, windows=1, dead=0, forgotten=1)
     store.close()
 
 
 def test_a_day_that_is_being_read_is_dropped_later(postgres: Postgres, schema: str) -> None:
     # given a reader in the middle of the ids
-    store = PostgresStore(postgres.dsn, schema=schema)
+    store = TimedStore(postgres.dsn, schema=schema)
     store.commit(flush(*(Row(f"{number}") for number in range(50_000)), now=BEFORE_MIDNIGHT))
     reading = store.event_ids()
     first = next(reading)
@@ -369,7 +372,7 @@ def test_a_day_that_is_being_read_is_dropped_later(postgres: Postgres, schema: s
     store.close()
 
 
-class CollidingStore(PostgresStore):
+class CollidingStore(TimedStore):
     """All ids share three digests, each time that they are asked for another one."""
 
     @staticmethod

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,14 +30,14 @@ from hotkey_aggregator.store import (
 )
 from hotkey_aggregator.windows import Source
 from tests.contract.aggregator.flushes import P0, P1, Row, flush
-from tests.postgres_server import new_schema, until_backends_wait
+from tests.postgres_server import TimedStore, new_schema, until_backends_wait
 
 BEFORE_MIDNIGHT = 1_767_311_999_000
 """2026-01-01T23:59:59Z in unix milliseconds."""
 AFTER_MIDNIGHT = BEFORE_MIDNIGHT + 2_000
 
 
-class LocklessStore(PostgresStore):
+class LocklessStore(TimedStore):
     """Reads which day is current without holding it: what the lock is for."""
 
     def _enter(self, connection: Connection[Any]) -> None:
@@ -53,7 +54,7 @@ def schema() -> str:
 
 @contextmanager
 def opened(
-    postgres: Postgres, schema: str, count: int, kind: type[PostgresStore] = PostgresStore
+    postgres: Postgres, schema: str, count: int, kind: type[PostgresStore] = TimedStore
 ) -> Iterator[list[PostgresStore]]:
     stores = [kind(postgres.dsn, schema=schema) for _ in range(count)]
     try:
@@ -146,7 +147,7 @@ def across_midnight(postgres: Postgres, schema: str, kind: type[PostgresStore]) 
 
 
 def test_an_id_in_flight_on_both_sides_of_midnight_is_counted_once(postgres: Postgres, schema: str) -> None:
-    across_midnight(postgres, schema, PostgresStore)
+    across_midnight(postgres, schema, TimedStore)
 
 
 def test_a_store_that_begins_a_day_without_the_lock_is_found(postgres: Postgres, schema: str) -> None:
@@ -163,7 +164,7 @@ def test_a_member_behind_midnight_writes_to_the_day_that_another_has_begun(
         late = first.commit(flush(Row("2"), Row("3"), at=1, now=BEFORE_MIDNIGHT))
 
         assert (late.counted, late.duplicates) == (1, 1)
-        assert tables(postgres, schema, "ids_%") == {"ids_20260101": 1, "ids_20260102": 2}
+        assert tables(postgres, schema, "ids\\__") == {"ids_1": 1, "ids_2": 2}
 
 
 def tables(postgres: Postgres, schema: str, pattern: str) -> dict[str, int]:
@@ -181,15 +182,26 @@ def tables(postgres: Postgres, schema: str, pattern: str) -> dict[str, int]:
         return counts
 
 
-def test_a_clock_that_is_ahead_begins_no_day_of_the_future(postgres: Postgres, schema: str) -> None:
-    with opened(postgres, schema, 1) as (store,):
-        store.commit(flush(Row("1"), now=BEFORE_MIDNIGHT + 10**13))
-        with psycopg.connect(postgres.dsn) as connection:
-            row = connection.execute(
-                "select to_char(now() at time zone 'UTC' + interval '5 minutes', '\"ids_\"YYYYMMDD')"
-            ).fetchone()
-        assert row is not None
-        assert list(tables(postgres, schema, "ids_%")) == [row[0]]
+def test_the_databases_clock_says_when_a_segment_ends_and_what_is_past(
+    postgres: Postgres, schema: str
+) -> None:
+    # given members whose clocks are far ahead and far behind
+    ahead = int(time.time() * 1000) + 10**12
+    with opened(postgres, schema, 2, PostgresStore) as (first, second):
+        first.commit(flush(Row("1", time=ahead), now=ahead))
+        second.commit(flush(Row("2", time=ahead), source=P1, now=0))
+
+        # when the one that is ahead forgets
+        first.expire(ahead)
+
+        # then
+        with psycopg.connect(postgres.dsn, options=f"-csearch_path={schema}") as connection:
+            found = connection.execute(
+                "select ends > extract(epoch from now()) * 1000,"
+                " ends <= extract(epoch from now() + interval '1 hour') * 1000 from segments"
+            ).fetchall()
+        assert found == [(True, True)]
+        assert first.totals() == Totals(clicks=2, event_ids=2, windows=1, dead=0)
 
 
 def test_a_zombie_that_flushes_at_the_same_time_is_refused(postgres: Postgres, schema: str) -> None:
