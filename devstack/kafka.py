@@ -35,6 +35,9 @@ class KafkaAddress:
 
 SESSION_MS = 1_000  # a restarted node waits for its old session to end; 9 s would be usual
 BUSY_SESSION_MS = 20_000
+GROUP_SESSION_MS, GROUP_HEARTBEAT_MS = 10_000, 1_000
+"""By the protocol `consumer`, where brokers decide it; 45 s and 5 s would be usual. A dead member is missed
+after as long as by the classic protocol, where the aggregator decides it."""
 BUSY_FLAGS = ("-Xmx2g",)
 
 
@@ -143,6 +146,10 @@ def server_properties(
         "broker.session.timeout.ms": session_ms,
         "broker.heartbeat.interval.ms": session_ms // 4,
         "group.initial.rebalance.delay.ms": 0,
+        "group.consumer.min.session.timeout.ms": GROUP_SESSION_MS,
+        "group.consumer.session.timeout.ms": GROUP_SESSION_MS,
+        "group.consumer.min.heartbeat.interval.ms": GROUP_HEARTBEAT_MS,
+        "group.consumer.heartbeat.interval.ms": GROUP_HEARTBEAT_MS,
         "offsets.topic.replication.factor": replicas,
         "offsets.topic.num.partitions": 4,
         "transaction.state.log.replication.factor": replicas,

@@ -139,15 +139,13 @@ def _replay(settings: ReplaySettings) -> None:
 
 
 def _group_protocol(settings: RunSettings, cluster: Cluster, told: Told, stop: threading.Event) -> str:
-    """What `auto` means here: only the classic one fences a second process off a store of one process."""
-    if settings.group_protocol != "auto":
-        return settings.group_protocol
-    if not settings.store.is_shared:
-        return "classic"
+    """What `auto` means here; the brokers are asked where that decides."""
+    if settings.group_protocol != "auto" or not settings.store.is_shared:
+        return settings.group_protocol_by(None)
     while not stop.is_set():
         told.beat()
         try:
-            return "consumer" if cluster.has_consumer_protocol() else "classic"
+            return settings.group_protocol_by(cluster.consumer_session_milliseconds())
         except KafkaException as error:
             log.warning(line("kafka_error", code=error.args[0].name(), detail=error.args[0].str()))
             stop.wait(1.0)

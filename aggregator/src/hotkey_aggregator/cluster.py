@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 ASK_SECONDS = 10.0
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID)
-_PROTOCOLS = "group.coordinator.rebalance.protocols"
+_PROTOCOLS, _SESSION = "group.coordinator.rebalance.protocols", "group.consumer.session.timeout.ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +79,27 @@ class Cluster:
 
     def topic_setting(self, topic: str, name: str) -> str | None:
         """One setting of a topic; None where it is not told."""
-        return self._setting(ConfigResource.Type.TOPIC, topic, name)
+        return self._settings(ConfigResource.Type.TOPIC, topic).get(name)
 
-    def has_consumer_protocol(self) -> bool:
-        """Whether the brokers have the group protocol `consumer`; False where they do not tell."""
+    def consumer_session_milliseconds(self) -> int | None:
+        """After how long a dead member of the group protocol `consumer` loses its partitions.
+
+        None where the brokers do not have that protocol, or do not tell.
+        """
         brokers = self._admin.list_topics(timeout=ASK_SECONDS).brokers
-        told = self._setting(ConfigResource.Type.BROKER, str(min(brokers)), _PROTOCOLS) if brokers else None
-        return "consumer" in (told or "").split(",")
+        told = self._settings(ConfigResource.Type.BROKER, str(min(brokers))) if brokers else {}
+        session = told.get(_SESSION)
+        if session is None or "consumer" not in (told.get(_PROTOCOLS) or "").split(","):
+            return None
+        return int(session)
 
-    def _setting(self, kind: Any, resource: str, name: str) -> str | None:
+    def _settings(self, kind: Any, resource: str) -> dict[str, str | None]:
         asked = self._admin.describe_configs([ConfigResource(kind, resource)], request_timeout=ASK_SECONDS)
         try:
             (found,) = [future.result(ASK_SECONDS + 1) for future in asked.values()]
         except KafkaException:
-            return None
-        return found[name].value if name in found else None
+            return {}
+        return {name: entry.value for name, entry in found.items()}
 
     def ask(self, topics: Iterable[str], places: Iterable[tuple[str, int]], now: int) -> None:
         """Begin a look, unless one is under way; `now` in unix milliseconds."""

@@ -213,7 +213,8 @@ def _add_run(parser: argparse.ArgumentParser, environment: Mapping[str, str]) ->
     flags.add("--dedupe-horizon", "how long a click that comes again is known by its id", "24h", duration)
     flags.add(
         "--group-protocol",
-        "classic, consumer, or auto: consumer where the brokers have it and the store is shared",
+        "classic, consumer, or auto: consumer where the store is shared and the brokers miss a dead member "
+        "within 10 s",
         "auto",
         one_of(GROUP_PROTOCOLS),
     )

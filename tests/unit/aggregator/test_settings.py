@@ -154,6 +154,23 @@ def test_one_process_has_a_fixed_name_in_its_group_and_many_do_not() -> None:
     assert not {"partition.assignment.strategy", "session.timeout.ms"} & newer.keys()
 
 
+@pytest.mark.parametrize(
+    ("flags", "broker_session", "protocol"),
+    [
+        (["--store", "postgresql://h/db"], 10_000, "consumer"),
+        (["--store", "postgresql://h/db"], 45_000, "classic"),
+        (["--store", "postgresql://h/db"], None, "classic"),
+        (["--store", "postgresql://h/db", "--group-protocol", "consumer"], 45_000, "consumer"),
+        (["--store", "postgresql://h/db", "--group-protocol", "classic"], 10_000, "classic"),
+        ([], 10_000, "classic"),
+    ],
+)
+def test_the_newer_group_protocol_is_taken_where_it_does_not_hold_a_dead_members_partitions_for_longer(
+    flags: list[str], broker_session: int | None, protocol: str
+) -> None:
+    assert run_settings(*flags).group_protocol_by(broker_session) == protocol
+
+
 def test_how_long_things_are_kept_is_given_in_days_hours_minutes_or_seconds() -> None:
     keeping = run_settings("--retention", "2d", "--dedupe-horizon", "90m").keeping
     assert (keeping.windows, keeping.ids) == (2 * 86_400_000, 90 * 60_000)
