@@ -102,7 +102,7 @@ def insert_ids(
         found = sort_out(clicks, payloads, hashing, _asking(connection, asked, closed))
         if not len(found.new):
             return found
-        texts = Texts.of([clicks.event_ids[row] for row in found.new.tolist()])
+        texts = Texts.of(clicks.event_ids).take(found.new)
         statement = sql.SQL("copy {} from stdin (format binary)").format(current.table)
         try:
             with connection.transaction():

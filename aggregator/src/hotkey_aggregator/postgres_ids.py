@@ -55,7 +55,7 @@ class Sorted:
 def sort_out(clicks: Clicks, payloads: Integers, hashing: Hashing, find: Find) -> Sorted:
     """Tell the clicks whose ids are new from the others; of equal ids the first is the new one."""
     first = hashing(clicks.event_ids, 0)
-    order = np.argsort(first, kind="stable")
+    order = np.argsort(first)
     ascending = first[order]
     hits = find(_distinct(ascending))
     doubtful = _doubtful(ascending, hits)

@@ -42,7 +42,7 @@ def sum_up(clicks: Clicks, counting: Integers) -> Deltas:
     times = np.asarray(clicks.click_times, np.int64)[counting]
     minutes, minute_of = np.unique(times - times % WINDOW_MILLISECONDS, return_inverse=True)
     window = (minute_of * len(advertiser_names) + advertisers[counting]) * len(ad_names) + ads[counting]
-    order = np.argsort(window, kind="stable")
+    order = np.argsort(window)
     starts = np.flatnonzero(np.diff(window[order], prepend=-1))
     high, low = _sums(np.asarray(clicks.costs, np.int64)[counting[order]], starts)
     one_of_each = order[starts]

@@ -63,6 +63,17 @@ def test_rows_of_long_texts_are_laid_out_over_all_chunks() -> None:
     assert b"".join(copy_rows([numbers], texts)) == plain_rows(rows)
 
 
+@given(st.lists(TEXT, min_size=1) | st.lists(st.sampled_from(["ab", "cd"]), min_size=1), st.data())
+def test_texts_are_taken_in_any_order(texts: list[str], data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.sampled_from(range(len(texts)))))
+
+    found = Texts.of(texts).take(np.array(rows, np.int64))
+
+    expected = Texts.of([texts[row] for row in rows])
+    assert found.data.tobytes() == expected.data.tobytes()
+    assert found.lengths.tolist() == expected.lengths.tolist()
+
+
 @given(st.lists(INTEGER))
 def test_an_array_of_integers_is_in_the_servers_binary_form(values: list[int]) -> None:
     elements = b"".join(struct.pack(">iq", 8, value) for value in values)
