@@ -57,6 +57,8 @@ LOOK_SECONDS = 1.0
 PARTITIONS_A_LOOK = 500
 """With more than these there are fewer looks: they are a client's dearest question."""
 EXPIRE_SECONDS = 60.0
+FIRST_FLUSH = 0.2
+"""Of the time from flush to flush: how long a flush waits at most after an assignment."""
 HANDOVER_SECONDS = 20.0
 """How long a rebalance, and the end of the process, waits for the store to take a flush."""
 
@@ -351,6 +353,13 @@ class Pipeline:
             self._reports.assignment("assigned", partitions, len(self._assignment.places))
             self._tell(joined=True)
             self._serve_dead_letters(self._pending.sources)
+            if partitions:
+                self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """What comes first from new partitions has waited for its reader: not for a whole interval as well."""
+        soon = time.monotonic() + self._rules.limits.seconds * FIRST_FLUSH
+        self._flush_due = min(self._flush_due, soon)
 
     def _on_revoke(self, _consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """Flush all before partitions are given up, if the store takes it in time."""
