@@ -357,7 +357,7 @@ class Pipeline:
                 self._flush_soon()
 
     def _flush_soon(self) -> None:
-        """What comes first from new partitions has waited for its reader: not for a whole interval as well."""
+        """What comes first from new partitions has waited for its reader: not a whole interval as well."""
         soon = time.monotonic() + self._rules.limits.seconds * FIRST_FLUSH
         self._flush_due = min(self._flush_due, soon)
 
