@@ -63,8 +63,17 @@ simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
 	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0)
 
 .PHONY: bench
-bench: venv ## measure all that is promised, beside its alternatives; writes bench/out (PARTS="onset overhead": only these)
+bench: venv bench-venv ## measure all that is promised, beside its alternatives; writes bench/out (PARTS="onset overhead": only these)
 	@$(PY) -m bench $(PARTS)
+
+bench/.venv/.ready: bench/requirements.txt
+	@echo "installing the peers of the benchmarks into bench/.venv"
+	@test -x bench/.venv/bin/python || python3 -m venv bench/.venv
+	@bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.PHONY: bench-venv
+bench-venv: bench/.venv/.ready ## install what is measured beside hotkey, apart from it, into bench/.venv
 
 .PHONY: bench-docs
 bench-docs: venv ## copy the report of bench/out to docs/benchmarks.md
@@ -84,8 +93,10 @@ lock: venv ## compile requirements.in into requirements.txt
 	@$(PY) -m pip install --quiet uv
 	@.venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	    --custom-compile-command "make lock" --no-annotate requirements.in -o requirements.txt
+	@.venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	    --custom-compile-command "make lock" --no-annotate bench/requirements.in -o bench/requirements.txt
 
 .PHONY: clean
 clean: ## stop the stack, remove .venv, .devstack and what the checkers cached
 	@for root in .devstack .demo; do if test -x $(PY) && test -d $$root; then $(PY) -m devstack --root $$root down; fi; done
-	@rm -rf .venv .devstack .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	@rm -rf .venv bench/.venv .devstack .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out

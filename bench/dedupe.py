@@ -21,15 +21,14 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import duckdb
 import msgspec
 
-from hotkey_aggregator.duckdb_schema import IDS
+from bench.duckdb_fill import SEGMENTS, fill
 from hotkey_aggregator.duckdb_store import DuckDBStore
 from hotkey_aggregator.store import HOUR_MILLISECONDS, Flush, OffsetMove, Position
 from hotkey_aggregator.windows import Clicks, Source
 
-SEGMENTS, PARTITIONS, ADVERTISERS, ADS = 24, 48, 5_000, 2_000
+PARTITIONS, ADVERTISERS, ADS = 48, 5_000, 2_000
 HOT_SHARE = 0.8
 START = 472_222 * HOUR_MILLISECONDS
 SOURCES = tuple(Source("clicks", partition, "bench") for partition in range(PARTITIONS))
@@ -102,31 +101,6 @@ def uuid(digits: str, at: int) -> str:
 def moves(expected: int | None, to: int) -> tuple[OffsetMove, ...]:
     """All partitions from one offset to another."""
     return tuple(OffsetMove(source, expected, Position(to)) for source in SOURCES)
-
-
-def fill(path: Path, ids: int) -> float:
-    """Make a store that holds so many ids, equally many in each segment; bytes of the file for each."""
-    DuckDBStore(path).close()
-    empty = path.stat().st_size
-    if not ids:
-        return 0.0
-    with duckdb.connect(path, config={"memory_limit": "1GB"}) as connection:
-        connection.execute("delete from segments; drop table ids_0")
-        for number in range(SEGMENTS):
-            ends = START - (SEGMENTS - 1 - number) * HOUR_MILLISECONDS
-            connection.execute("insert into segments values (?, ?)", [number, ends])
-            connection.execute(IDS.format(number=number))
-            connection.execute(
-                f"""
-                insert into ids_{number}
-                select id, hash(id), hash(n)::hugeint - 9223372036854775808,
-                       n % {PARTITIONS}, n // {PARTITIONS}
-                from (select uuid()::varchar as id, range as n from range({ids // SEGMENTS}))
-                """
-            )
-        connection.execute("insert into recent_counts values (0, 'nike', 'ad', ?, 0)", [ids])
-        connection.execute("checkpoint")
-    return (path.stat().st_size - empty) / ids
 
 
 def measured(path: Path, ids: int, bytes_an_id: float, sizes: list[int], clicks: int) -> Figures:
@@ -206,7 +180,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="hotkey-dedupe-") as folder:
             path = Path(folder) / "counts.duckdb"
             with ProcessPoolExecutor(1, spawn) as making:
-                bytes_an_id = making.submit(fill, path, ids).result()
+                making.submit(fill, path, ids, START, PARTITIONS).result()
+            bytes_an_id = path.stat().st_size / ids if ids else 0.0
             with ProcessPoolExecutor(1, spawn) as measuring:
                 sought = measuring.submit(measured, path, ids, bytes_an_id, options.sizes, options.clicks)
                 all_figures.append(sought.result())

@@ -44,6 +44,7 @@ PARTS = {
     "overhead": "bench.overhead",
     "operator": "bench.operator_cost",
     "planner": "bench.planner",
+    "sink": "bench.sink",
     "stability": "bench.stability",
 }
 ANSWER = "answer.json"  # what a part's process leaves in its folder
