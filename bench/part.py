@@ -46,6 +46,8 @@ PARTS = {
     "planner": "bench.planner",
     "sink": "bench.sink",
     "stability": "bench.stability",
+    "members": "bench.members",
+    "freshness": "bench.freshness",
 }
 ANSWER = "answer.json"  # what a part's process leaves in its folder
 

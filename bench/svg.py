@@ -1,4 +1,5 @@
-"""Plots as SVG text, the same for the same figures: horizontal bars, and curves of what was reached by when.
+"""Plots as SVG text, the same for the same figures: horizontal bars, curves of what was reached by when,
+and lines of what was how large over time.
 
 Backgrounds are left out and colours chosen so that both light and dark pages show them. It knows no figure.
 """
@@ -38,6 +39,15 @@ class Curve:
 
     name: str
     values: Sequence[float]
+    color: str = COLORS[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a figure was over time: (seconds, figure), in the order of time."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
     color: str = COLORS[0]
 
 
@@ -100,6 +110,35 @@ def curves(title: str, unit: str, of: Sequence[Curve], goals: Sequence[tuple[str
     return _svg(title, bottom + 40 + LINE * len(of), [*body, *_legend(of, left, bottom + 40)])
 
 
+def lines(title: str, unit: str, of: Sequence[Line], goals: Sequence[tuple[str, float]] = ()) -> str:
+    """Figures over time, both from 0 on; `goals`: dashed horizontal lines with a name."""
+    xs = _ticks(max((at for line in of for at, _ in line.points), default=0.0) or 1.0)
+    levels = [value for line in of for _, value in line.points] + [at for _, at in goals]
+    ys = _ticks(max(levels, default=0.0) or 1.0)
+    left, right, bottom = 74, WIDTH - 20, TOP + PLOT_HEIGHT
+
+    def x(value: float) -> float:
+        return left + (right - left) * value / xs[-1]
+
+    def y(value: float) -> float:
+        return bottom - PLOT_HEIGHT * value / ys[-1]
+
+    body = [_text(0, 18, title, "title")]
+    for tick in ys:
+        body.append(f'<line class="line" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" '
+                    'opacity="0.4"/>')  # fmt: skip
+        body.append(_text(left - 6, y(tick) + 4, f"{tick:,g}", "quiet", "end"))
+    body += [_text(x(tick), bottom + 16, f"{tick:g}", "quiet", "middle") for tick in xs]
+    body.append(_text(right, bottom + 32, unit, "quiet", "end"))
+    for name, at in goals:
+        body.append(f'<line class="goal" x1="{left}" x2="{right}" y1="{y(at):.1f}" y2="{y(at):.1f}"/>')
+        body.append(_text(right, y(at) - 4, name, "quiet", "end"))
+    for line in of:
+        path = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in line.points)
+        body.append(f'<polyline points="{path}" fill="none" stroke="{line.color}" stroke-width="2"/>')
+    return _svg(title, bottom + 40 + LINE * len(of), [*body, *_legend(of, left, bottom + 40)])
+
+
 def _steps(curve: Curve, x: _Scale, y: _Scale) -> str:
     points, count = [(x(0), y(0))], len(curve.values)
     for number, value in enumerate(sorted(curve.values), 1):
@@ -108,7 +147,7 @@ def _steps(curve: Curve, x: _Scale, y: _Scale) -> str:
     return f'<polyline points="{path}" fill="none" stroke="{curve.color}" stroke-width="2"/>'
 
 
-def _legend(of: Iterable[Curve], x: float, y: float) -> list[str]:
+def _legend(of: Iterable[Curve | Line], x: float, y: float) -> list[str]:
     shown = []
     for number, curve in enumerate(of):
         at = y + LINE * number

@@ -169,6 +169,16 @@ def test_many_waiting_events_are_flushed_before_their_time(
     eager.wait_until(lambda: eager.totals()["clicks"] >= 100, "a flush at 100 waiting events")
 
 
+def test_what_waits_in_newly_assigned_partitions_is_flushed_before_a_whole_interval(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    topic = new_topic(1)
+    send_clicks(stack.kafka.bootstrap, topic, [f"e{number}" for number in range(50)])
+    taking_over = aggregator(topic, flush_seconds=40)
+    taking_over.start()
+    taking_over.wait_until(lambda: taking_over.totals()["clicks"] == 50, "a flush", seconds=35)
+
+
 def test_offsets_rewound_by_hand_in_the_store_double_nothing(
     stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
 ) -> None:

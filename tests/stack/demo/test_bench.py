@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from bench import onset, overhead, senders
+from bench import freshness, members, onset, overhead, senders
 from bench.imbalance import rows as imbalance
 from bench.imbalance.peers import Method
 from bench.imbalance.rows import Workload
@@ -63,3 +63,29 @@ def test_an_onset_is_measured_stage_by_stage(tmp_path: Path) -> None:
     assert first.published <= first.first_record <= first.spread
     assert first.published <= first.adopted
     assert first.imbalance_after < first.imbalance_before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_four_members_are_measured_with_the_hot_key_on_one_partition_and_spread(tmp_path: Path) -> None:
+    found = bench(tmp_path / "out", "members", members.Members)
+
+    assert found.plain.imbalance > 2 > found.spread.imbalance
+    assert found.plain.rate == found.spread.rate
+    for way in (found.plain, found.spread):
+        assert way.seconds > 0
+        assert way.lags
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_freshness_of_every_click_is_measured_in_each_store(tmp_path: Path) -> None:
+    found = bench(tmp_path / "out", "freshness", freshness.Measured)
+
+    assert [each.store for each in found.stores] == [
+        freshness.DUCKDB, freshness.CLASSIC, freshness.CONSUMER
+    ]  # fmt: skip
+    for each in found.stores:
+        assert 0 < each.freshness.p50 <= each.freshness.p99 <= each.freshness.worst
+        assert each.ids >= each.freshness.clicks > 0
+        assert len(each.kills) == 1
