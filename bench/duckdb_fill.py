@@ -24,6 +24,7 @@ def fill(path: Path, ids: int, now: int, partitions: int) -> None:
         return
     last = (now // HOUR_MILLISECONDS + 1) * HOUR_MILLISECONDS
     with duckdb.connect(path, config={"memory_limit": "1GB"}) as connection:
+        connection.execute("set enable_progress_bar = false")
         connection.execute("delete from segments; drop table if exists ids_0")
         for number in range(SEGMENTS):
             ends = last - (SEGMENTS - 1 - number) * HOUR_MILLISECONDS

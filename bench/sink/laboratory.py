@@ -177,9 +177,7 @@ class Laboratory:
         return Sink(row, self._ground, f"duckdb:{path}", held, self._plan.flags)
 
     def _on_postgres(self, row: str, dsn: str, held: Held) -> Sink:
-        record = self._postgres_server.record
-        assert record is not None, "the server has ended"
-        return Sink(row, self._ground, dsn, held, self._plan.flags, (record.pid,))
+        return Sink(row, self._ground, dsn, held, self._plan.flags, self._postgres_server)
 
     @property
     def _postgres_server(self) -> LargePostgres:

@@ -14,16 +14,21 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 from confluent_kafka import Consumer
 
 from bench.aggregators import Aggregator
+from bench.postgres_fill import LargePostgres
+from bench.sink.processes import cpu_seconds
 from examples.demo.errors import DemoError
 from examples.demo.program import Program
+from hotkey_aggregator.postgres_store import PostgresStore
 
 HERE = Path(__file__).parent
 QUIX_PYTHON = HERE.parent / ".venv" / "bin" / "python"
 INSTALL_QUIX = "it is not installed: run `make bench-venv`"
 TOTALS_SECONDS = 120.0
+LATER_MILLISECONDS = 10 * 60_000  # by then the minutes of the clicks are past
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,10 @@ class Counter(ABC):
     def stop(self) -> None:
         """Stop it, however it is left."""
 
+    def upkeep(self) -> float | None:
+        """CPU seconds of what its store does later for the clicks of this round; None if not known."""
+        return None
+
 
 @dataclass(slots=True)
 class Held:
@@ -74,7 +83,7 @@ class Held:
 
 
 class Sink(Counter):
-    """`hotkey-aggregator` on a store. `held`: what is in it. `servers`: pids of what serves it."""
+    """`hotkey-aggregator` on a store. `held`: what is in it. `server`: the one that has it, if any."""
 
     def __init__(
         self,
@@ -83,11 +92,13 @@ class Sink(Counter):
         store: str,
         held: Held,
         flags: tuple[str, ...] = (),
-        servers: tuple[int, ...] = (),
+        server: LargePostgres | None = None,
     ) -> None:
         super().__init__(name, name)
+        self._store = store
         self._held = held
-        self._servers = servers
+        self._is_new = not held.ids
+        self._server = server
         self._aggregator = Aggregator(
             ground.root,
             name,
@@ -105,7 +116,12 @@ class Sink(Counter):
 
     @property
     def pids(self) -> tuple[int, ...]:
-        return (self._aggregator.pid, *self._servers)
+        return (self._aggregator.pid, *self._serving)
+
+    @property
+    def _serving(self) -> tuple[int, ...]:
+        record = None if self._server is None else self._server.record
+        return () if record is None else (record.pid,)
 
     def check(self) -> None:
         self._aggregator.check()
@@ -123,6 +139,22 @@ class Sink(Counter):
 
     def stop(self) -> None:
         self._aggregator.stop()
+
+    def upkeep(self) -> float | None:
+        """PostgreSQL: merging windows, which a member does every two minutes, and a checkpoint.
+
+        Only where the store was new: opening one with many ids takes long, and makes no difference here.
+        """
+        if self._server is None:
+            return None
+        before = cpu_seconds(*self._serving)
+        if self._is_new:
+            store = PostgresStore(self._store)
+            store.merge(int(time.time() * 1000) + LATER_MILLISECONDS)
+            store.close()
+        with psycopg.connect(self._server.dsn, autocommit=True) as connection:
+            connection.execute("checkpoint")  # in any case, so that no row pays for the one before it
+        return round(cpu_seconds(*self._serving) - before, 3) if self._is_new else None
 
 
 class Peer(Counter):

@@ -21,11 +21,14 @@ STALLED_SECONDS = 180.0
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """One counter in one round. `peak_megabytes`: of the first of its processes."""
+    """One counter in one round of so many `events`. `peak_megabytes`: of the first of its processes.
+    `upkeep`: CPU seconds that all of them cost later; None where it was not measured."""
 
     row: str
+    events: int
     steady: Steady
     peak_megabytes: float
+    upkeep: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def measured(counter: Counter, topic: Topic, stretch: Stretch) -> Measure:
     finally:
         committed.close()
         counter.stop()
-    return Measure(counter.name, found, round(peak, 1))
+    return Measure(counter.name, sent, found, round(peak, 1), counter.upkeep())
 
 
 class _Committed:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from bench import freshness, members, onset, overhead, senders
+from bench import freshness, members, onset, overhead, senders, sink
 from bench.imbalance import rows as imbalance
 from bench.imbalance.peers import Method
 from bench.imbalance.rows import Workload
@@ -89,3 +89,14 @@ def test_the_freshness_of_every_click_is_measured_in_each_store(tmp_path: Path) 
         assert 0 < each.freshness.p50 <= each.freshness.p99 <= each.freshness.worst
         assert each.ids >= each.freshness.clicks > 0
         assert len(each.kills) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_cost_of_counting_a_click_is_measured_on_both_stores_and_for_the_peers(tmp_path: Path) -> None:
+    found = bench(tmp_path / "out", "sink", sink.Sinks)
+
+    assert {*found.rows, *found.missing} == set(found.plan.rows)
+    assert set(found.missing) <= {"quix"}  # where its packages are not installed
+    assert all(found.cost(row) > 0 and found.peak(row) > 0 for row in found.rows)
+    assert all(each.steady.events >= found.plan.least for each in found.measures)
