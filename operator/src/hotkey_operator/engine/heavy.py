@@ -282,9 +282,15 @@ def key_loads(
     A routed key is sampled on some of its partitions only: what those carry is scaled up by the part of its
     slots that they hold. One that no sample of its partitions shows is there with a load of about nothing.
     """
-    keys = {key for seen in evidence.values() for key in seen.keys}
-    keys |= {key for key, route in routes.items() if evidence.keys() & weights(route).keys()}
-    return {key: key_load(key, evidence, loads, by_bytes, routes.get(key)) for key in sorted(keys)}
+    sampled: dict[bytes, dict[int, Evidence]] = {}
+    for partition, seen in evidence.items():
+        for key in seen.keys:
+            sampled.setdefault(key, {})[partition] = seen
+    routed = {key for key, route in routes.items() if evidence.keys() & weights(route).keys()}
+    return {
+        key: key_load(key, evidence if key in routes else sampled[key], loads, by_bytes, routes.get(key))
+        for key in sorted(sampled.keys() | routed)
+    }
 
 
 def key_load(

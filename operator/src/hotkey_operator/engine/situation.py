@@ -141,15 +141,18 @@ class Situation:
 
     def heavy(self) -> list[KeyLoad]:
         """Plain keys on hot partitions that surely carry enough to be worth a route, the biggest first."""
-        return [key for key in self._plain_on_hot() if key.surely >= HEAVY * self.mean]
+        enough = HEAVY * self.mean
+        return [key for key in self._plain_on_hot() if key.surely >= enough]
 
     def perhaps_heavy(self) -> list[KeyLoad]:
         """Those of which the sample does not say yet."""
-        return [key for key in self._plain_on_hot() if key.surely < HEAVY * self.mean <= key.at_most]
+        enough = HEAVY * self.mean
+        return [key for key in self._plain_on_hot() if key.surely < enough <= key.at_most]
 
     def _plain_on_hot(self) -> list[KeyLoad]:
+        hot = set(self.long_hot)
         plain = [key for key in self.keys.values() if self.table.route(key.key) is None]
-        on_hot = [key for key in plain if any(key.on.get(p, 0.0) > 0 for p in self.long_hot)]
+        on_hot = [key for key in plain if any(load > 0 and p in hot for p, load in key.on.items())]
         return sorted(on_hot, key=lambda key: (-key.total, key.key))
 
     def must_replan(self) -> str | None:
