@@ -23,10 +23,11 @@ from hotkey_aggregator.logfmt import line, log_to
 from hotkey_aggregator.metrics import Metrics
 from hotkey_aggregator.opening import Opening
 from hotkey_aggregator.outage import Outages
-from hotkey_aggregator.pipeline import Pipeline, PipelineError, Rules
+from hotkey_aggregator.pipeline import Pipeline, PipelineError
 from hotkey_aggregator.query import QueryError, ask
 from hotkey_aggregator.replay import ReplayError, replay
 from hotkey_aggregator.reports import Reports
+from hotkey_aggregator.rules import Rules
 from hotkey_aggregator.server import Answers, CountsServer
 from hotkey_aggregator.settings import (
     QuerySettings,

@@ -3,21 +3,25 @@
 The store's positions are the truth. A log is a topic's id and a partition: where a topic was made anew under
 its name, its partitions are read from their beginning. Where a log no longer has the next offset, reading
 goes on at what it has, and what that means is told and counted, never passed over in silence.
+
+The client looks at no leader's epoch when it begins at a given offset (librdkafka issue 5158). So reading
+begins one record early: where that bears another epoch than we stored, the log was cut off and written anew.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from hotkey_aggregator.cluster import Cluster
 from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.metrics import Metrics
-from hotkey_aggregator.pending import Pending
-from hotkey_aggregator.store import Keeping, Position, Store, StoreUnavailableError
+from hotkey_aggregator.pending import Pending, Record
+from hotkey_aggregator.store import Keeping, OffsetMove, Position, Store, StoreUnavailableError
+from hotkey_aggregator.watermark import believed
 from hotkey_aggregator.windows import Source
 
 log = logging.getLogger("hotkey_aggregator")
@@ -57,6 +61,10 @@ class Assignment:
         self._places: set[Place] = set()
         self._unplaced: set[Place] = set()
         self._out_of_log: set[Place] = set()  # unplaced because their log had not their next offset
+        # Came to us, and no flush of ours was taken since: their former owner's last one may still come.
+        self._unproven: set[Place] = set()
+        self._flushing: set[Place] = set()
+        self._verifying: dict[Place, Position] = {}  # begun one record early
         self._settle_at = 0.0
 
     @property
@@ -73,9 +81,13 @@ class Assignment:
         """Start to read these, each where the store says."""
         places = {_place(partition) for partition in partitions}
         self._places |= places
+        self._unproven |= places
+        self._flushing -= places  # a flush from before, when they were ours already, proves nothing
         starts = self._starts(places)
         # Of those without a start nothing is taken until `settle` has found it.
-        self._consumer().incremental_assign([_from(place, starts.get(place)) for place in sorted(places)])
+        self._consumer().incremental_assign(
+            [self._from(place, starts.get(place)) for place in sorted(places)]
+        )
 
     def remove(self, partitions: list[TopicPartition]) -> None:
         """Give these up, and what was read of them and is not flushed."""
@@ -83,16 +95,61 @@ class Assignment:
         self._places -= places
         self._unplaced -= places
         self._out_of_log -= places
+        self._unproven -= places
+        for place in places:
+            self._verifying.pop(place, None)
         self._pending.release(
             [source for source in self._pending.sources if (source.topic, source.partition) in places]
         )
 
-    def lose_place(self, places: Iterable[Place], *, no_such_offset: bool = False) -> None:
-        """It has to be found out where to read these on, maybe because the log has not their next offset."""
+    def note_flush(self, moves: Iterable[OffsetMove]) -> None:
+        """These are on their way to the store."""
+        self._flushing = {(move.source.topic, move.source.partition) for move in moves}
+
+    def note_taken(self) -> None:
+        """The store has taken what was on its way: of these partitions the positions are as we have them."""
+        self._unproven -= self._flushing
+
+    def excuse(self, source: Source) -> bool:
+        """Whether the stored offset may differ from ours by right; once for each time that it came to us.
+
+        A rebalance does not wait for ever: the store may take the former owner's last flush when it is over.
+        """
+        place = (source.topic, source.partition)
+        if place not in self._unproven:
+            return False
+        self._unproven.discard(place)
+        return True
+
+    def lose_place(
+        self, places: Iterable[Place], *, no_such_offset: bool = False, cut_off: bool = False
+    ) -> None:
+        """It has to be found out where to read these on.
+
+        `no_such_offset`: maybe the log has not their next offset; `cut_off`: it was cut off before it.
+        """
         lost = self._places.intersection(places)
         self._unplaced |= lost
-        if no_such_offset:
+        if cut_off:
             self._out_of_log |= lost
+        elif no_such_offset:
+            # Of those that were begun one record early it may be that one that has expired.
+            self._out_of_log |= lost - self._verifying.keys()
+
+    def verified(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Records without those that were read only to see whether their log is the one that was read."""
+        if not self._verifying:
+            return records
+        return [record for record in records if self._is_to_be_counted(record)]
+
+    def _is_to_be_counted(self, record: Record) -> bool:
+        place = (record.topic() or "", record.partition() or 0)
+        position, offset = self._verifying.pop(place, None), record.offset()
+        if position is None or offset is None or offset >= position.next_offset:
+            return True
+        if record.leader_epoch() != position.leader_epoch:
+            self.lose_place([place], cut_off=True)
+        return False
 
     def start_over(self) -> None:
         """Read everything again from where the store is."""
@@ -113,7 +170,7 @@ class Assignment:
         consumer = self._consumer()
         # The client seeks on no partition that it has stopped reading, but begins anew on a new one.
         consumer.incremental_unassign([TopicPartition(*place) for place in starts])
-        consumer.incremental_assign([_from(place, position) for place, position in starts.items()])
+        consumer.incremental_assign([self._from(place, position) for place, position in starts.items()])
         return True
 
     def _starts(self, places: set[Place]) -> dict[Place, Position | None]:
@@ -135,7 +192,7 @@ class Assignment:
     def _start(self, source: Source, stored: Mapping[Source, Position]) -> Position | None:
         if source in self._pending.sources:
             return self._within_the_log(source)
-        position = stored.get(source)
+        position = believed(stored.get(source), self._clock())
         if position is None:
             self._note_if_made_anew(source, stored)
         self._pending.assign(source, position)
@@ -179,6 +236,18 @@ class Assignment:
         log.error(line("log_truncated", **self._told(source, position, start), end=high))
         return self._go_on_at(source, start)
 
+    def _from(self, place: Place, position: Position | None) -> TopicPartition:
+        """Where to begin, one record early if that can tell something and was not tried in vain before."""
+        tried = self._verifying.pop(place, None)
+        if position is None:
+            return TopicPartition(*place, OFFSET_BEGINNING)
+        if position.leader_epoch < 0:
+            return TopicPartition(*place, position.next_offset)
+        if tried is not None or not position.next_offset:
+            return TopicPartition(*place, position.next_offset, leader_epoch=position.leader_epoch)
+        self._verifying[place] = position
+        return TopicPartition(*place, position.next_offset - 1)
+
     def _told(self, source: Source, position: Position, start: int) -> dict[str, object]:
         return {
             "topic": source.topic,
@@ -213,11 +282,3 @@ class Assignment:
 
 def _place(partition: TopicPartition) -> Place:
     return partition.topic, partition.partition
-
-
-def _from(place: Place, position: Position | None) -> TopicPartition:
-    if position is None:
-        return TopicPartition(*place, OFFSET_BEGINNING)
-    if position.leader_epoch < 0:
-        return TopicPartition(*place, position.next_offset)
-    return TopicPartition(*place, position.next_offset, leader_epoch=position.leader_epoch)

@@ -57,12 +57,13 @@ class Cluster:
         if not names:
             return {}
         asked = self._admin.describe_topics(TopicCollection(sorted(names)), request_timeout=timeout)
-        found = {}
-        for name, future in asked.items():
-            description = _existing(future, timeout)
-            if description is not None:
-                found[name] = _facts(description)
-        return found
+        try:
+            described = {name: _existing(future, timeout) for name, future in asked.items()}
+        except KafkaException:
+            # The client waits for the controller that it knows, though that is gone, unless it looks again.
+            self._remind(min(names))
+            raise
+        return {name: _facts(found) for name, found in described.items() if found is not None}
 
     def topic_ids(self, names: Collection[str], timeout: float = ASK_SECONDS) -> dict[str, str]:
         """The ids of the topics of these names that exist."""
@@ -127,6 +128,8 @@ class Cluster:
             # The client remembers for ever that a new partition had no leader, unless it looks at the topic.
             for topic in {partition.topic for partition in asked.ends}:
                 self._remind(topic)
+        elif not look.whole:
+            self._remind(min(asked.topics))
         return look
 
     def _remind(self, topic: str) -> None:

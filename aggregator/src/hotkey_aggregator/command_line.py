@@ -21,8 +21,8 @@ from hotkey_aggregator.flag_values import (
     reason,
     schema,
 )
-from hotkey_aggregator.pipeline import FlushLimits
 from hotkey_aggregator.replay import ReplayOrder
+from hotkey_aggregator.rules import FlushLimits
 from hotkey_aggregator.settings import (
     KafkaSettings,
     QuerySettings,

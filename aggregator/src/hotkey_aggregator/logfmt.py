@@ -24,6 +24,8 @@ def log_to(stream: TextIO, level: str) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler])
+    # Each failed attempt of a pool to connect: what it means is told by whoever needs the connection.
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 
 def _quoted(text: str) -> str:

@@ -15,10 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import confluent_kafka
@@ -26,21 +23,24 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from hotkey_aggregator.assignment import NO_SUCH_OFFSET, Assignment
 from hotkey_aggregator.broker_offsets import BrokerOffsets
-from hotkey_aggregator.cluster import Cluster, Look
+from hotkey_aggregator.clock import Clock
+from hotkey_aggregator.cluster import Cluster
 from hotkey_aggregator.condition import Told
+from hotkey_aggregator.flight import Flight
 from hotkey_aggregator.logfmt import line
+from hotkey_aggregator.lookout import Lookout
 from hotkey_aggregator.metrics import Metrics
 from hotkey_aggregator.pending import Pending, Record
 from hotkey_aggregator.reports import Reports
+from hotkey_aggregator.rules import Rules
 from hotkey_aggregator.store import (
-    Keeping,
     OffsetConflictError,
     Position,
     Store,
     StoreError,
     StoreUnavailableError,
 )
-from hotkey_aggregator.watermark import UNKNOWN, Watermark, complete_up_to
+from hotkey_aggregator.watermark import UNKNOWN, Watermark, is_to_come
 from hotkey_aggregator.windows import Source
 from hotkey_aggregator.writer import Writer, Written
 from hotkey_sdk import Consumer
@@ -53,9 +53,6 @@ CONSUME_BYTES = 8 * 1024 * 1024
 CONSUME_SECONDS = 0.5
 FLIGHT_SECONDS = 0.1
 PAUSED_SECONDS = 0.05
-LOOK_SECONDS = 1.0
-PARTITIONS_A_LOOK = 500
-"""With more than these there are fewer looks: they are a client's dearest question."""
 EXPIRE_SECONDS = 60.0
 FIRST_FLUSH = 0.2
 """Of the time from flush to flush: how long a flush waits at most after an assignment."""
@@ -65,26 +62,6 @@ HANDOVER_SECONDS = 20.0
 
 class PipelineError(Exception):
     """The aggregator cannot go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlushLimits:
-    """When what was counted goes to the store: at the latest after `seconds`, earlier when it is much."""
-
-    seconds: float = 5.0
-    events: int = 200_000
-    bytes: int = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How a stream is counted."""
-
-    topic: str
-    limits: FlushLimits
-    keeping: Keeping
-    lateness_milliseconds: int
-    """What a click may take from its time until it is in Kafka, for a log without news to be complete."""
 
 
 class Pipeline:
@@ -111,18 +88,21 @@ class Pipeline:
         self._reports = Reports(metrics, told)
         self._serve_dead_letters = serve_dead_letters
         self._pending = Pending(rules.keeping)
+        self._clock = Clock()
         self._assignment = Assignment(
-            lambda: self._consumer, store, cluster, self._pending, metrics, rules.keeping, _now
+            lambda: self._consumer, store, cluster, self._pending, metrics, rules.keeping, self._clock.now
+        )
+        self._lookout = Lookout(
+            cluster, self._assignment, self._pending, rules.lateness_milliseconds, self._clock.now
         )
         self._watermark = Watermark()
         self._positions: dict[Source, Position] = {}
-        self._living: frozenset[Source] = frozenset()
-        self._flight: Future[Written] | None = None
+        self._flight = Flight(writer, told.beat)
         self._batch = FEWEST_RECORDS
         self._paused = False
         self._broker_offsets = BrokerOffsets()
         self._failure: Exception | None = None
-        self._flush_due = self._look_due = 0.0
+        self._flush_due = 0.0
         self._expire_due = time.monotonic() + EXPIRE_SECONDS
         self._consumer = make_consumer({"on_commit": self._on_commit, "error_cb": self._on_kafka_error})
 
@@ -141,7 +121,7 @@ class Pipeline:
         finally:
             # Whatever waits after a failure must not be flushed by the revocation that close() causes.
             self._pending.drop()
-            self._flight = None
+            self._flight.forget()
             self._consumer.close()
 
     def _bind(self, stop: threading.Event) -> bool:
@@ -178,9 +158,9 @@ class Pipeline:
             self._told.beat()
             self._collect()
             self._look_around()
-            if self._flight is None and (time.monotonic() >= self._flush_due or self._is_full()):
+            if not self._flight.is_under_way and (time.monotonic() >= self._flush_due or self._is_full()):
                 self._begin_flush()
-            self._pause_or_resume(self._flight is not None and self._is_full())
+            self._pause_or_resume(self._flight.is_under_way and self._is_full())
             self._take(self._consumer.consume(self._batch, self._wait_seconds()))
             if self._failure is not None:
                 raise self._failure
@@ -188,7 +168,7 @@ class Pipeline:
     def _wait_seconds(self) -> float:
         if self._paused:
             return PAUSED_SECONDS
-        if self._flight is not None:
+        if self._flight.is_under_way:
             return FLIGHT_SECONDS
         return min(CONSUME_SECONDS, max(0.0, self._flush_due - time.monotonic()))
 
@@ -209,8 +189,12 @@ class Pipeline:
         records = [message for message in messages if message.error() is None]
         before = self._pending.value_bytes
         if records:
-            for jump in self._pending.take(cast("list[Record]", records), _now()):
+            counted = self._assignment.verified(cast("list[Record]", records))
+            for jump in self._pending.take(counted, self._clock.now()):
                 self._reports.jump(jump)
+            self._clock.saw(records[-1].timestamp()[1])
+            if behind := self._clock.behind():
+                self._reports.clock_behind(behind)
             # As many at once as keep what the client hands out small, whatever the records' size.
             mean = max(1, (self._pending.value_bytes - before) // len(records))
             self._batch = max(FEWEST_RECORDS, min(MOST_RECORDS, CONSUME_BYTES // mean))
@@ -233,22 +217,21 @@ class Pipeline:
         else:
             self._on_kafka_error(error)
             if error.code() in NO_SUCH_OFFSET:
-                self._assignment.lose_place([(topic, partition)], no_such_offset=True)
+                cut_off = error.code() == KafkaError._LOG_TRUNCATION
+                self._assignment.lose_place([(topic, partition)], no_such_offset=True, cut_off=cut_off)
 
     def _look_around(self) -> None:
         """All that is asked of the cluster beside records, and the store's housekeeping; waits for little."""
-        look = self._cluster.answer()
-        if look is not None:
-            self._take_look(look)
-        now = time.monotonic()
-        if now >= self._look_due:
-            places = self._assignment.places
-            self._look_due = now + LOOK_SECONDS * max(1.0, len(places) / PARTITIONS_A_LOOK)
-            self._cluster.ask(self._known_topics(), places, _now())
-            self._tell()
-        if now >= self._expire_due and self._flight is None:
-            self._expire_due = now + EXPIRE_SECONDS
-            self._writer.do(self._expire)
+        lag = self._lookout.look(self._known_topics)
+        if lag is not None:
+            self._metrics.lag.set(lag)
+            self._tell(lag_records=lag)
+            if not self._flight.is_under_way:
+                self._distrust_marks()
+        if time.monotonic() >= self._expire_due and not self._flight.is_under_way:
+            self._expire_due = time.monotonic() + EXPIRE_SECONDS
+            if (now := self._clock.to_forget_by()) is not None:
+                self._writer.do(lambda: self._expire(now))
         if not self._paused and self._assignment.settle():
             self._serve_dead_letters(self._pending.sources)
 
@@ -261,59 +244,42 @@ class Pipeline:
             *self._consumer.hotkey.stats().added_topics,
         }
 
-    def _expire(self) -> None:
+    def _expire(self, now: int) -> None:
         try:
-            self._store.expire(_now())
+            self._store.expire(now)
         except StoreError as error:
             log.warning(line("expire_put_off", detail=error))
 
-    def _take_look(self, look: Look) -> None:
-        if look.whole:
-            self._living = frozenset(
-                Source(name, partition, facts.id)
-                for name, facts in look.topics.items()
-                for partition in range(facts.partitions)
-            )
-        for source in self._pending.sources:
-            topic = look.topics.get(source.topic)
-            if topic is not None and topic.id != source.topic_id:
-                self._assignment.lose_place([(source.topic, source.partition)])
-        lag = 0
-        for place, end in look.ends.items():
-            placed = self._pending.source(*place)
-            if placed is None:
-                continue
-            position = self._pending.position(placed)
-            read = 0 if position is None else position.next_offset
-            lag += max(0, end - read)
-            mark = complete_up_to(read, end, look.asked_at, self._rules.lateness_milliseconds)
-            if mark is not None:
-                self._pending.advance(placed, read, mark)
-        self._metrics.lag.set(lag)
-        self._tell(lag_records=lag)
-
     def _begin_flush(self) -> None:
         self._flush_due = time.monotonic() + self._rules.limits.seconds
-        flush = self._pending.flush(_now())
+        flush = self._pending.flush(self._clock.now())
         if flush.moves:
-            self._flight = self._writer.commit(flush)
+            self._assignment.note_flush(flush.moves)
+            self._flight.begin(flush)
             self._metrics.pending.set(0)
 
     def _collect(self) -> None:
         """Take in what became of the flush that was under way, if it is done."""
-        if self._flight is None or not self._flight.done():
-            return
-        flight, self._flight = self._flight, None
         try:
-            written = flight.result()
+            written = self._flight.land()
         except OffsetConflictError as error:
-            if error.source in self._pending.sources:
-                raise
-            self._start_over("a partition that was given up was flushed too late", error)
+            self._take_refusal(error)
         except StoreUnavailableError as error:
             self._start_over("a flush was given up with its partitions", error)
         else:
-            self._take_written(written)
+            if written is not None:
+                self._take_written(written)
+
+    def _take_refusal(self, error: OffsetConflictError) -> None:
+        """Refused in the course of a rebalance, or because others count here and we must not go on."""
+        if self._flight.was_cut_off:
+            raise error
+        if error.source not in self._pending.sources:
+            self._start_over("a partition that was given up was flushed too late", error)
+        elif self._assignment.excuse(error.source):
+            self._start_over("a partition's former owner flushed late", error)
+        else:
+            raise error
 
     def _start_over(self, why: str, error: Exception) -> None:
         """Of the refused flush nothing was kept: read all of it again that is still ours to read."""
@@ -321,9 +287,10 @@ class Pipeline:
         self._assignment.start_over()
 
     def _take_written(self, written: Written) -> None:
-        now = _now()
+        now = self._clock.now()
+        self._assignment.note_taken()
         self._positions = dict(written.positions)
-        watermark = self._watermark.observe(self._positions, self._living)
+        watermark = self._watermark.observe(self._positions, self._lookout.living, now)
         self._reports.flushed(written, watermark, now)
         self._tell(watermark=watermark, committed_at=now)
         if written.flush.dead:
@@ -332,6 +299,15 @@ class Pipeline:
             self._broker_offsets.publish(self._consumer, self._positions, self._pending.sources)
         except KafkaException as error:
             self._reports.kafka_error(error.args[0])
+
+    def _distrust_marks(self) -> None:
+        """When the clock was put back: what waits is read again, and marked by the clock as it is now."""
+        now = self._clock.now()
+        positions = [self._pending.position(source) for source in self._pending.sources]
+        ahead = [one.event_time - now for one in positions if one and is_to_come(one.event_time, now)]
+        if ahead:
+            self._reports.clock_put_back(len(ahead), max(ahead))
+            self._assignment.start_over()
 
     def _tell(self, **news: Any) -> None:
         self._reports.condition(
@@ -370,6 +346,7 @@ class Pipeline:
     def _on_lost(self, _consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """Others may have them already: what was read of them is theirs to count."""
         with self._failing():
+            self._flight.cut_off()
             self._give_up(partitions, "lost")
 
     def _give_up(self, partitions: list[TopicPartition], event: str) -> None:
@@ -388,17 +365,8 @@ class Pipeline:
         return self._await_flight(deadline)
 
     def _await_flight(self, deadline: float) -> bool:
-        flight = self._flight
-        if flight is None:
-            return True
-        while not flight.done() and time.monotonic() < deadline:
-            self._told.beat()
-            wait_for([flight], 0.1)
-        if not flight.done():
-            self._writer.give_up()
-            wait_for([flight], 1.0)
-        # Done without the store's word, or not done even so: a later `_collect` starts over then.
-        taken = flight.done() and not isinstance(flight.exception(), StoreUnavailableError)
+        taken = self._flight.wait(deadline)
+        # Given up, or not done even so: what is read again then is seen to here or by a later `_collect`.
         self._collect()
         return taken
 
@@ -426,7 +394,3 @@ class Pipeline:
                 "group: a DuckDB store takes one a group. Stop one of the two, or give it its own --group"
             )
         self._reports.kafka_error(error)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -84,7 +84,8 @@ def replay(
         tally = _Replay(order, consumer, Producer(producer_config(client_config)), progress, clock).run()
     except KafkaException as error:
         raise ReplayError(
-            f"Kafka refused or did not answer: {error.args[0].str()}. What was put back is noted; start again"
+            f"Kafka refused or did not answer: {error.args[0].str()}. Look after the brokers and the "
+            "rights of this client, then start again: what was put back is noted"
         ) from None
     finally:
         consumer.close()
@@ -114,6 +115,11 @@ class _Replay:
         self._topics = frozenset(self._consumer.list_topics(timeout=ASK_SECONDS).topics)
         if self._order.dead not in self._topics:
             return self._tally
+        if self._order.base not in self._topics:
+            raise ReplayError(
+                f"the topic {self._order.base}, which letters go back to, does not exist: nothing was put "
+                "back. Name the stream's base topic by --topic, or create it"
+            )
         left = self._begin()
         total = sum(end - start for start, end in left.values())
         ends = {partition: end for partition, (start, end) in left.items() if start < end}

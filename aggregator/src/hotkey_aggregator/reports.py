@@ -31,6 +31,7 @@ class Reports:
         self._metrics = metrics
         self._told = told
         self._error_logged: dict[int, float] = {}
+        self._clock_logged = float("-inf")
 
     def condition(self, outage: Outage | None = None, **news: Any) -> None:
         """The fields of `Condition` that changed."""
@@ -74,6 +75,31 @@ class Reports:
         named = sorted(f"{partition.topic}/{partition.partition}" for partition in partitions)
         self._metrics.partitions.set(total)
         log.info(line(event, partitions=",".join(named), total=total))
+
+    def clock_behind(self, milliseconds: int) -> None:
+        """Records come that are newer than now: one line a minute."""
+        now = time.monotonic()
+        if now - self._clock_logged >= ERROR_LOG_SECONDS:
+            self._clock_logged = now
+            log.error(
+                line(
+                    "clock_behind",
+                    seconds=milliseconds // 1000,
+                    means="records are newer than this machine's clock",
+                    do="set the clocks of this machine and of the brokers; then replay FromTheFuture letters",
+                )
+            )
+
+    def clock_put_back(self, partitions: int, milliseconds: int) -> None:
+        """Marks of a time to come were found: a clock was ahead when they were made."""
+        log.warning(
+            line(
+                "clock_put_back",
+                partitions=partitions,
+                seconds=milliseconds // 1000,
+                then="the watermark is found out anew",
+            )
+        )
 
     def kafka_error(self, error: KafkaError) -> None:
         """One line a minute for each kind: a broker that is away reports itself many times a second."""

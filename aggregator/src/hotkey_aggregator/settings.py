@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hotkey_aggregator.pipeline import FlushLimits
 from hotkey_aggregator.replay import ReplayOrder
+from hotkey_aggregator.rules import FlushLimits
 from hotkey_aggregator.store import Keeping
 from hotkey_aggregator.stores import StoreAddress
 

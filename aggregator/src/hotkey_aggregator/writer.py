@@ -106,8 +106,6 @@ class Writer:
                 return written
 
     def _try(self, flush: Flush, *, again: bool) -> Written:
-        if again and was_committed(flush, positions := self._store.positions()):
-            return _found(flush, positions)
         started = time.monotonic()
         try:
             committed = self._store.commit(flush)

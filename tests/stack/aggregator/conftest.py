@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from devstack import Stack
@@ -45,6 +46,27 @@ def aggregator(stack: Stack, tmp_path: Path) -> Iterator[MakeAggregator]:
     yield make
     for each in made:
         each.ensure_gone()
+
+
+def new_database(postgres: Postgres, owner: str = "postgres") -> str:
+    """The address of a database that nothing else uses, for that user."""
+    name = f"aggregator{next(_numbers)}"
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute(f"create database {name} owner {owner}".encode())
+    return f"postgresql://{owner}@{postgres.address}/{name}"
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The address of a database that no other test has."""
+    return new_database(postgres)
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
+    """A server for one test, which may stop it."""
+    with running_postgres(tmp_path / "postgres") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -92,9 +92,14 @@ class AggregatorProcess:
         if self._process is not None and self._process.poll() is None:
             self.kill()
 
+    def is_frozen(self) -> bool:
+        """Whether it got a SIGSTOP."""
+        status = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "T"
+
     @property
     def url(self) -> str:
-        starts: list[str] = re.findall(r"event=started .*http=(\S+)", self.log_text())
+        starts: list[str] = re.findall(r"event=(?:started|waiting_for_store) .*?http=(\S+)", self.log_text())
         return starts[-1]
 
     def log_text(self) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -14,11 +17,12 @@ from confluent_kafka.admin import AdminClient
 
 from devstack import Stack
 from hotkey_aggregator.events import Reason
-from hotkey_aggregator.replay import ReplayOrder, replay
+from hotkey_aggregator.replay import ReplayError, ReplayOrder, replay
 from hotkey_aggregator.store import HOUR_MILLISECONDS, Keeping
 from tests.stack.aggregator.clicks import click, ends, make_topic, producer, send, send_clicks
 from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
-from tests.stack.aggregator.process import wait_until
+from tests.stack.aggregator.counted import assert_ids
+from tests.stack.aggregator.process import AggregatorProcess, wait_until
 
 DAY = 24 * HOUR_MILLISECONDS
 
@@ -194,6 +198,88 @@ def test_letters_that_are_clicks_by_now_are_put_back_once_and_the_others_stay(
     reached = ends(stack.kafka.bootstrap, topic)
     lenient.wait_until(lambda: lenient.stored(topic) == reached, "read to the end")
     assert lenient.totals()["clicks"] == 8
+
+
+def run_replay(stack: Stack, topic: str, module: str = "hotkey_aggregator") -> subprocess.Popen[str]:
+    """The command, as a process."""
+    flags = [f"--bootstrap-servers={stack.kafka.bootstrap}", f"--topic={topic}", f"--group=of-{topic}"]
+    command = [sys.executable, "-m", module, "replay", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def bury(stack: Stack, aggregator: MakeAggregator, topic: str, *old: str) -> AggregatorProcess:
+    """Too old for an aggregator that keeps an hour; one that keeps 90 days runs when they are buried."""
+    strict = aggregator(topic, retention="1h")
+    strict.start()
+    records = [(b"nike", encoded(click(one, time_ms=now() - DAY))) for one in old]
+    send(stack.kafka.bootstrap, topic, [*records, (b"k", b"garbage")])
+    letters(stack, f"{topic}.dead", len(records) + 1)
+    assert strict.terminate() == 0
+    lenient = aggregator(topic)
+    lenient.start()
+    return lenient
+
+
+def test_letters_whose_putting_back_was_interrupted_or_done_twice_at_once_are_counted_once(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given letters
+    topic, old = new_topic(1), [f"old-{number}" for number in range(10)]
+    lenient = bury(stack, aggregator, topic, *old)
+
+    # when putting them back is interrupted between sending and noting
+    killed = run_replay(stack, topic, "tests.stack.aggregator.deadly_replay")
+    assert killed.wait(timeout=60) == -signal.SIGKILL
+    lenient.wait_until(lambda: lenient.totals()["clicks"] >= 4, "some are counted")
+
+    # and started twice at once
+    twice = [run_replay(stack, topic) for _ in range(2)]
+    told = [one.communicate(timeout=90) for one in twice]
+    assert [one.returncode for one in twice] == [0, 0], told
+
+    # then each is counted once, though some were sent again
+    lenient.wait_until(lambda: lenient.totals()["clicks"] >= 10, "all are counted")
+    reached = ends(stack.kafka.bootstrap, topic)
+    lenient.wait_until(lambda: lenient.stored(topic) == reached, "read to the end")
+    assert_ids(lenient, old)
+    assert reached[0] > 11 + 10
+
+
+def test_letters_of_a_topic_that_is_gone_go_to_the_base_topic(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given a letter from a dedicated topic that was deleted meanwhile
+    topic, gone = new_topic(1), "hot-1"
+    hot = f"{topic}.hot.0123abcd.g1"
+    make_topic(stack.kafka.bootstrap, f"{topic}.dead", 1)
+    letter = encoded(click(gone, time_ms=now() - DAY))
+    sender = producer(stack.kafka.bootstrap)
+    headers: list[tuple[str, str | bytes | None]] = [
+        ("hotkey-dead-reason", b"OutOfRetention"),
+        ("hotkey-dead-topic", hot.encode()),
+    ]
+    sender.produce(f"{topic}.dead", letter, b"nike", headers=headers)
+    assert sender.flush(30) == 0
+
+    # when
+    assert replayed(stack, topic).startswith("1 put back")
+
+    # then
+    counting = aggregator(topic)
+    counting.start()
+    counting.wait_until(lambda: counting.totals()["clicks"] >= 1, "it is counted")
+    assert_ids(counting, [gone])
+    assert counting.stored(topic) == {0: 1}
+
+
+def test_letters_of_a_stream_whose_base_topic_is_gone_stay_and_it_is_said(stack: Stack) -> None:
+    base = "clicks-that-are-gone"
+    make_topic(stack.kafka.bootstrap, f"{base}.dead", 1)
+    send(stack.kafka.bootstrap, f"{base}.dead", [(b"nike", encoded(click("e1", time_ms=now())))])
+    with pytest.raises(ReplayError, match=f"the topic {base}, which letters go back to, does not exist"):
+        replayed(stack, base)
+    make_topic(stack.kafka.bootstrap, base, 1)
+    assert replayed(stack, base).startswith("1 put back")
 
 
 def test_putting_back_where_no_record_ever_died_does_nothing(stack: Stack, new_topic: MakeTopic) -> None:

@@ -17,15 +17,10 @@ from confluent_kafka.admin import AdminClient
 from devstack import Stack
 from hotkey_aggregator.store import CountQuery, Flush, Keeping, OffsetMove, Position, Store
 from hotkey_aggregator.stores import StoreAddress
-from tests.stack.aggregator.clicks import Load, ends, recount, send_clicks
+from tests.stack.aggregator.clicks import Load, send_clicks
 from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
+from tests.stack.aggregator.counted import assert_all_counted_once, assert_ids, count_on
 from tests.stack.aggregator.process import AggregatorProcess, wait_until
-
-
-def count_on(aggregator: AggregatorProcess, more: int = 500) -> None:
-    """Wait until it has counted that many more clicks than it has now."""
-    before = aggregator.totals()["clicks"]
-    aggregator.wait_until(lambda: aggregator.totals()["clicks"] >= before + more, f"{more} more clicks")
 
 
 @contextmanager
@@ -34,17 +29,6 @@ def stored_in(aggregator: AggregatorProcess) -> Iterator[Store]:
     store = StoreAddress(f"duckdb:{aggregator.db}").open(Keeping())
     yield store
     store.close()
-
-
-def assert_all_counted_once(stack: Stack, aggregator: AggregatorProcess, topic: str, sent: set[str]) -> None:
-    """When all of the topic is read: ids and windows are those of the topic, each id once."""
-    reached = ends(stack.kafka.bootstrap, topic)
-    aggregator.wait_until(lambda: aggregator.stored(topic) == reached, f"stored offsets {reached}")
-    ids, windows = recount(stack.kafka.bootstrap, topic)
-    assert ids == sent
-    assert aggregator.ids() == Counter(list(sent))
-    assert aggregator.counts() == windows
-    assert aggregator.totals()["clicks"] == len(sent)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +62,7 @@ def test_nothing_is_lost_or_doubled_when_the_aggregator_is_killed_again_and_agai
         load.stop()
 
     # then
-    assert_all_counted_once(stack, victim, topic, load.acknowledged)
+    assert_all_counted_once(stack, [victim], topic, load.acknowledged)
     assert victim.terminate() == 0
 
 
@@ -118,7 +102,7 @@ def test_nothing_is_lost_or_doubled_when_partitions_come_and_go_between_group_me
         load.stop()
 
     # then
-    assert_all_counted_once(stack, member, topic, load.acknowledged)
+    assert_all_counted_once(stack, [member], topic, load.acknowledged)
 
 
 def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(
@@ -133,7 +117,7 @@ def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(
         stack.kafka.nodes[0].restart()
         count_on(counting)
         load.stop()
-    assert_all_counted_once(stack, counting, topic, load.acknowledged)
+    assert_all_counted_once(stack, [counting], topic, load.acknowledged)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
@@ -236,6 +220,39 @@ def test_offsets_on_the_broker_are_for_people_and_nothing_rests_on_them(
 
     counting.wait_until(lambda: committed() == [100], "the broker has the store's offset")
     asking.close()
+
+
+def test_offsets_rewound_by_hand_on_the_broker_make_nothing_be_read_again(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given an aggregator that was ended when all was counted
+    topic = new_topic(1)
+    group = f"aggregator-of-{topic}"
+    sent = [f"e{number}" for number in range(100)]
+    rewound = aggregator(topic)
+    rewound.start()
+    send_clicks(stack.kafka.bootstrap, topic, sent)
+    rewound.wait_until(lambda: rewound.totals()["clicks"] == 100, "100 clicks")
+    assert rewound.terminate() == 0
+
+    # when the group's offsets are set back
+    admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
+    moved = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 10)])
+
+    def is_moved() -> bool:
+        # While the ended member's session lasts, its group is not empty.
+        altered = admin.alter_consumer_group_offsets([moved])[group].result(10)
+        return [partition.error for partition in altered.topic_partitions or []] == [None]
+
+    wait_until(is_moved, "the offsets are set back", lambda: group)
+    send_clicks(stack.kafka.bootstrap, topic, ["new"])
+    rewound.start()
+
+    # then it goes on where the store is
+    rewound.wait_until(lambda: rewound.totals()["clicks"] >= 101, "the new click is counted")
+    assert_ids(rewound, [*sent, "new"])
+    rewound.wait_for_metric("hotkey_aggregator_clicks_counted_total", 1)
+    assert rewound.metric("hotkey_aggregator_clicks_duplicate_total") == 0
 
 
 def test_a_second_aggregator_of_the_group_ends_the_first_instead_of_sharing_with_it(

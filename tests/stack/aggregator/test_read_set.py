@@ -17,9 +17,11 @@ from tests.stack.aggregator.clicks import Load, ends, make_topic, recount, send_
 from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
 
 
-def publish(stack: Stack, topic: str, read_set: tuple[str, ...], epoch: int, key: SigningKey) -> None:
+def publish(
+    stack: Stack, topic: str, read_set: tuple[str, ...], epoch: int, key: SigningKey, partitions: int = 3
+) -> None:
     stream = Stream(stack.kafka.cluster_id, topic)
-    table = Table(stream=stream, partitions=3, epoch=epoch, seed=1, read_set=read_set)
+    table = Table(stream=stream, partitions=partitions, epoch=epoch, seed=1, read_set=read_set)
     envelope = seal(encode(table), key)
     client = redis.Redis.from_url(stack.redis.url)
     fields: dict[Any, Any] = {

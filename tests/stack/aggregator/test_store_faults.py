@@ -2,70 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from devstack import Stack
 from devstack.postgres import Postgres
-from tests.postgres_server import running_postgres
-from tests.stack.aggregator.clicks import Load, click, ends, recount, send, send_clicks
-from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
-from tests.stack.aggregator.process import AggregatorProcess, wait_until
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture
-def database(postgres: Postgres) -> str:
-    """The address of a database that no other test has."""
-    return new_database(postgres)
-
-
-def new_database(postgres: Postgres) -> str:
-    name = f"aggregator{next(_numbers)}"
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    return f"{postgres.dsn.rpartition('/')[0]}/{name}"
-
-
-@pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
-    """A server for one test, which may stop it."""
-    with running_postgres(tmp_path / "postgres") as server:
-        yield server
-
-
-def count_on(aggregator: AggregatorProcess, more: int = 500) -> None:
-    """Wait until that many more clicks are counted than are now."""
-    before = aggregator.totals()["clicks"]
-    aggregator.wait_until(lambda: aggregator.totals()["clicks"] >= before + more, f"{more} more clicks")
-
-
-def assert_all_counted_once(
-    stack: Stack, aggregators: list[AggregatorProcess], topic: str, sent: set[str]
-) -> None:
-    """When all of the topic is read: ids and windows are those of the topic, each id once."""
-    asked = aggregators[0]
-    reached = ends(stack.kafka.bootstrap, topic)
-    wait_until(
-        lambda: asked.stored(topic) == reached,
-        f"stored offsets {reached}",
-        lambda: [asked.stored(topic), *(one.log_end() for one in aggregators)],
-        90,
-    )
-    ids, windows = recount(stack.kafka.bootstrap, topic)
-    assert ids == sent
-    assert asked.ids() == Counter(list(sent))
-    assert asked.counts() == windows
-    assert asked.totals()["clicks"] == len(sent)
-
+from tests.stack.aggregator.clicks import Load, click, ends, send, send_clicks
+from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic, new_database
+from tests.stack.aggregator.counted import assert_all_counted_once, count_on
+from tests.stack.aggregator.process import AggregatorProcess
 
 DEADLY_STEPS = [
     *((when, method) for method in ("commit", "undelivered", "delivered") for when in ("before", "after")),
@@ -133,9 +82,8 @@ def test_a_database_that_is_away_is_waited_for_with_bounded_memory_and_caught_up
         waiting.wait_until(lambda: waiting.metric("hotkey_aggregator_paused") == 1, "it pauses")
 
         # then it says so, lives, and holds no more than it may
-        ready = waiting.readiness()
-        assert not ready["ready"]
-        assert ready["reasons"][0].startswith("the store does not answer")
+        waiting.wait_until(lambda: not waiting.readiness()["ready"], "it is not ready")
+        assert waiting.readiness()["reasons"][0].startswith("the store does not answer")
         assert waiting.get("/healthz")
         # Two batches, the second at most one delivery of the client over its bound.
         assert waiting.metric("hotkey_aggregator_pending_events") <= 2000 + 10_000
@@ -149,12 +97,57 @@ def test_a_database_that_is_away_is_waited_for_with_bounded_memory_and_caught_up
     assert waiting.terminate() == 0
 
 
+def slow_down(database: str, seconds: float) -> None:
+    """Each flush takes so much longer; 0: as long as before."""
+    with psycopg.connect(database, autocommit=True, options="-csearch_path=hotkey") as connection:
+        connection.execute("drop trigger if exists slow on offsets")
+        if seconds:
+            connection.execute(
+                f"""
+                create or replace function slow() returns trigger language plpgsql as
+                $$ begin perform pg_sleep({seconds}); return null; end $$;
+                create trigger slow after update on offsets for each statement execute function slow()
+                """.encode()
+            )
+
+
+def test_a_slow_database_is_kept_pace_with_by_pauses_in_bounded_memory(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator, database: str
+) -> None:
+    # given an aggregator under load
+    topic = new_topic(3)
+    slowed = aggregator(topic, store=database, flush_seconds=0.3, max_pending=500)
+    with Load(stack.kafka.bootstrap, topic, partitions=3, seed=23, per_second=3000) as load:
+        slowed.start()
+        count_on(slowed)
+
+        # when each flush takes longer than it takes to fill the next
+        slow_down(database, 1.0)
+        for _ in range(2):
+            slowed.wait_until(lambda: slowed.metric("hotkey_aggregator_paused") == 1, "it pauses")
+            # Two batches, the second at most one delivery of the client over its bound.
+            assert slowed.metric("hotkey_aggregator_pending_events") <= 500 + 10_000
+            count_on(slowed)
+
+        # then it goes on counting, is ready, and says that it lags
+        ready = slowed.readiness()
+        assert ready["ready"], ready
+        slowed.wait_until(lambda: slowed.readiness()["lag_records"] > 500, "it lags")
+        load.stop()
+
+    # and catches up
+    slow_down(database, 0)
+    assert_all_counted_once(stack, [slowed], topic, load.acknowledged)
+    slowed.wait_until(lambda: slowed.readiness()["lag_records"] == 0, "no lag")
+
+
 def test_a_request_to_stop_while_the_database_is_away_ends_with_what_it_means(
     stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator, own_postgres: Postgres
 ) -> None:
     # given an aggregator whose database went away with clicks to flush
     topic = new_topic(1)
     stopping = aggregator(topic, store=new_database(own_postgres), group_protocol="classic")
+    stopping.program = ("-m", "tests.stack.aggregator.hasty", "1")
     stopping.start()
     send_clicks(stack.kafka.bootstrap, topic, ["before"])
     stopping.wait_until(lambda: stopping.totals()["clicks"] == 1, "it counts")
@@ -171,62 +164,6 @@ def test_a_request_to_stop_while_the_database_is_away_ends_with_what_it_means(
     own_postgres.restart()
     stopping.start()
     stopping.wait_until(lambda: stopping.totals()["clicks"] == 2, "the click is counted")
-
-
-def test_members_share_the_partitions_and_a_rebalance_in_the_middle_of_flushes_doubles_nothing(
-    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator, database: str
-) -> None:
-    # given a member under load that flushes all the time
-    topic = new_topic(4)
-    flags = {"store": database, "flush_seconds": 0.05, "max_pending": 300}
-    first, second = aggregator(topic, **flags), aggregator(topic, **flags)
-    with Load(stack.kafka.bootstrap, topic, partitions=4, seed=22, per_second=1500) as load:
-        first.start()
-        first.wait_until(lambda: first.totals()["clicks"] > 500, "it counts")
-
-        # when another joins, leaves, joins and is killed
-        for ending in ("terminate", "kill"):
-            second.start()
-            second.wait_until(
-                lambda: second.metric("hotkey_aggregator_assigned_partitions") == 2, "half of the partitions"
-            )
-            count_on(first)
-            if ending == "terminate":
-                assert second.terminate() == 0
-            else:
-                second.kill()
-        load.stop()
-
-    # then, when the dead member's partitions were given to the first
-    assert_all_counted_once(stack, [first], topic, load.acknowledged)
-    assert first.process.poll() is None
-
-
-def test_a_member_that_was_frozen_while_its_partitions_went_to_another_counts_nothing_twice(
-    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator, database: str
-) -> None:
-    # given a member that is frozen with clicks that it has not flushed
-    topic = new_topic(1)
-    flags = {"store": database, "group_protocol": "classic"}
-    zombie = aggregator(topic, flush_seconds=3600, **flags)
-    zombie.start()
-    sent = [f"e{number}" for number in range(100)]
-    send_clicks(stack.kafka.bootstrap, topic, sent)
-    zombie.wait_until(lambda: zombie.metric("hotkey_aggregator_pending_events") == 100, "100 waiting")
-    zombie.process.send_signal(signal.SIGSTOP)
-
-    # when another took its partition over and it wakes up and flushes
-    heir = aggregator(topic, **flags)
-    heir.start()
-    heir.wait_until(lambda: heir.totals()["clicks"] == 100, "the heir counts them")
-    zombie.process.send_signal(signal.SIGCONT)
-    zombie.process.send_signal(signal.SIGTERM)
-    zombie.process.wait(timeout=60)
-
-    # then
-    assert heir.ids() == Counter(sent)
-    assert heir.totals()["clicks"] == 100
-    assert heir.process.poll() is None
 
 
 def test_one_id_with_two_payloads_is_counted_once_and_reported(

@@ -100,12 +100,12 @@ def test_what_the_store_says_is_known_while_it_is_away() -> None:
         assert writer.outages.current is None
 
 
-def test_a_commit_whose_answer_was_lost_is_not_done_again() -> None:
+def test_a_commit_whose_answer_was_lost_is_refused_the_second_time_and_found() -> None:
     store = FaultyStore()
     store.after = [fail_with(AWAY)]
     with writing_to(store) as writer:
         written = writer.commit(FLUSH).result(10)
-    assert (store.tries, store.totals().clicks) == (1, 1)
+    assert (store.tries, store.totals().clicks) == (2, 1)
     assert written.positions == {P0: Position(1)}
 
 

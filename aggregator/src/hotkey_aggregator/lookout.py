@@ -1,0 +1,80 @@
+"""What a look at the cluster means for what is read: marks of quiet logs, lag, topics made anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from hotkey_aggregator.assignment import Assignment
+from hotkey_aggregator.cluster import Cluster, Look
+from hotkey_aggregator.pending import Pending
+from hotkey_aggregator.watermark import complete_up_to
+from hotkey_aggregator.windows import Source
+
+LOOK_SECONDS = 1.0
+PARTITIONS_A_LOOK = 500
+"""With more than these there are fewer looks: they are a client's dearest question."""
+
+
+class Lookout:
+    """Looks at the cluster now and then; waits for nothing. Called by the loop's thread."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        assignment: Assignment,
+        pending: Pending,
+        lateness_milliseconds: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self._cluster = cluster
+        self._assignment = assignment
+        self._pending = pending
+        self._lateness = lateness_milliseconds
+        self._clock = clock
+        self._due = 0.0
+        self._living: frozenset[Source] = frozenset()
+
+    @property
+    def living(self) -> frozenset[Source]:
+        """All logs of the stream's topics as they are now, whoever reads them."""
+        return self._living
+
+    def look(self, topics: Callable[[], set[str]]) -> int | None:
+        """Take in the look that is complete, and begin the next when it is due.
+
+        Returns the lag in records where a look was complete. `topics` are the stream's.
+        """
+        found = self._cluster.answer()
+        lag = None if found is None else self._take(found)
+        now = time.monotonic()
+        if now >= self._due:
+            places = self._assignment.places
+            self._due = now + LOOK_SECONDS * max(1.0, len(places) / PARTITIONS_A_LOOK)
+            self._cluster.ask(topics(), places, self._clock())
+        return lag
+
+    def _take(self, look: Look) -> int:
+        if look.whole:
+            self._living = frozenset(
+                Source(name, partition, facts.id)
+                for name, facts in look.topics.items()
+                for partition in range(facts.partitions)
+            )
+        for source in self._pending.sources:
+            topic = look.topics.get(source.topic)
+            if topic is not None and topic.id != source.topic_id:
+                self._assignment.lose_place([(source.topic, source.partition)])
+        return sum(self._left_of(place, end, look.asked_at) for place, end in look.ends.items())
+
+    def _left_of(self, place: tuple[str, int], end: int, asked_at: int) -> int:
+        """Records of a partition that were not read yet; where there are none, it is complete up to then."""
+        source = self._pending.source(*place)
+        if source is None:
+            return 0
+        position = self._pending.position(source)
+        read = 0 if position is None else position.next_offset
+        mark = complete_up_to(read, end, asked_at, self._lateness)
+        if mark is not None:
+            self._pending.advance(source, read, mark)
+        return max(0, end - read)
