@@ -32,7 +32,7 @@ def wait_until(
 class AggregatorProcess:
     """`hotkey-aggregator run`, on a DuckDB file unless `store` names another; it can be started again.
 
-    `program` is what Python runs in place of the command itself: tests that kill it at a step.
+    `program` is what Python runs in place of the command itself: tests that change what it goes by.
     """
 
     def __init__(self, folder: Path, name: str, bootstrap: str, topic: str, **flags: object) -> None:
@@ -55,12 +55,16 @@ class AggregatorProcess:
         assert self._process is not None, "not started"
         return self._process
 
+    @property
+    def flags(self) -> list[str]:
+        """What it is started with."""
+        return [f"--{name}={value}" for name, value in self._arguments.items()]
+
     def launch(self) -> None:
         """Start it, without waiting for anything."""
-        flags = [f"--{name}={value}" for name, value in self._arguments.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *self.program, "run", *flags], stdout=log, stderr=log
+                [sys.executable, *self.program, "run", *self.flags], stdout=log, stderr=log
             )
 
     def start(self) -> None:
