@@ -20,8 +20,9 @@ from hotkey_aggregator.postgres_copy import Integers
 from hotkey_aggregator.postgres_segments import Segment
 from hotkey_aggregator.store import StoreError
 
-GROWTH = 0.5
-"""Room of a further filter as a share of all ids: a filter cannot grow, and each is asked for every id."""
+ROOM, GROWTH = 16_000_000, 0.2
+"""Ids that a further filter has room for, and what share of those that are held at least: a filter cannot
+grow, and each one is asked for every id."""
 
 CLOSE_SECONDS = 10.0
 
@@ -122,7 +123,7 @@ class ClosedSegments:
             if not fitting:
                 missing = sum(each.ids or 0 for each in self._unknown)
                 held = sum(len(each) for each in self._filters)
-                fitting = [IdFilter(int(max(missing * HEADROOM, held * GROWTH)))]
+                fitting = [IdFilter(int(max(missing * HEADROOM, min(held, ROOM), held * GROWTH)))]
                 self._filters += fitting
             self._filter_of[segment.number] = fitting[0]
         return self._filter_of[segment.number]
