@@ -34,8 +34,9 @@ def test_every_distribution_is_typed(folder: str, package: str) -> None:
     assert (ROOT / folder / "src" / package / "py.typed").is_file()
 
 
-def test_the_requirements_hold_hashes_and_no_address() -> None:
-    text = (ROOT / "requirements.txt").read_text()
+@pytest.mark.parametrize("folder", [".", "bench"])
+def test_the_requirements_hold_hashes_and_no_address(folder: str) -> None:
+    text = (ROOT / folder / "requirements.txt").read_text()
 
     assert "://" not in text
     assert "index-url" not in text
@@ -45,9 +46,11 @@ def test_the_requirements_hold_hashes_and_no_address() -> None:
     assert all("--hash=sha256:" in block for block in blocks)
 
 
-def test_what_is_asked_for_is_what_is_locked() -> None:
-    asked = re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)", (ROOT / "requirements.in").read_text(), re.MULTILINE)
-    locked = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+@pytest.mark.parametrize("folder", [".", "bench"])
+def test_what_is_asked_for_is_what_is_locked(folder: str) -> None:
+    here = ROOT / folder
+    asked = re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)", (here / "requirements.in").read_text(), re.MULTILINE)
+    locked = dict(re.findall(r"^([\w-]+)==(\S+)", (here / "requirements.txt").read_text(), re.MULTILINE))
 
     assert {name: locked.get(name.lower()) for name, _ in asked} == dict(asked)
 
