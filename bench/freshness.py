@@ -35,6 +35,7 @@ RESTART_SECONDS = 1.0  # what a kubelet takes to start a container again, the fi
 LOOK_SECONDS = 0.1
 CATCH_UP_SECONDS = 120.0
 FRESH_SECONDS, AGAIN_SECONDS = 7.0, 20.0
+STEADY_SECONDS = 10.0  # it has to stay fresh for so long
 DUCKDB, CLASSIC, CONSUMER = "DuckDB", "PostgreSQL, classic", "PostgreSQL, consumer"
 TOPIC = "clicks"
 STEPS = 200  # of the curve
@@ -347,8 +348,8 @@ def ages(sent: Sent, looks: Sequence[Look], period: tuple[float, float]) -> list
 def kill(sent: Sent, looks: Sequence[Look], member: str, period: tuple[float, float]) -> Kill:
     """What became of a kill at the begin of the period, which ends with the next one.
 
-    All is fresh again when every partition with news has had a flush since, and from when on no click that
-    cannot be queried is older than a fresh one may be.
+    All is fresh again when every partition has had a flush since, and for two flushes from then on no click
+    that cannot be queried is older than a fresh one may be.
     """
     began, ended = period
     return Kill(
@@ -358,18 +359,19 @@ def kill(sent: Sent, looks: Sequence[Look], member: str, period: tuple[float, fl
 
 def _again(sent: Sent, looks: Sequence[Look], period: tuple[float, float]) -> float | None:
     began, ended = period
-    seen = ages(sent, looks, period)
-    late = [at for at, age in seen if age > FRESH_SECONDS]
     before = [look.offsets for look in looks if look.at < began][-1]
     moved = [
         look.at
         for look in looks
         if began <= look.at <= ended and all(now > was for now, was in zip(look.offsets, before, strict=True))
     ]
-    if not moved or (late and late[-1] == seen[-1][0]):
+    if not moved:
         return None
-    after_late = [at for at, _ in seen if not late or at > late[-1]]
-    return max(moved[0], after_late[0]) - began
+    seen = ages(sent, looks, (moved[0], ended))
+    late = [at for at, age in seen if age > FRESH_SECONDS]
+    steady = (at for at, _ in seen if not any(at <= other <= at + STEADY_SECONDS for other in late))
+    again = next(steady, None)
+    return None if again is None else again - began
 
 
 def own_percentile(metrics: Sequence[str], part: float = 0.99) -> float | None:
@@ -441,8 +443,8 @@ def section(result: Measured) -> str:
             "The same load runs on. In each group one aggregator is killed with -9 (of two in turn) and "
             f"started again {RESTART_SECONDS:g} s later, about what a kubelet takes for the first restart "
             "of a container (its back-off between later ones is not part of this). Fresh again: every "
-            "partition has had a flush since, and from then on no click that cannot be queried is older "
-            f"than {FRESH_SECONDS:g} s, so the backlog is worked off.\n",
+            f"partition has had a flush since, and for {STEADY_SECONDS:g} s from then on no click that "
+            f"cannot be queried is older than {FRESH_SECONDS:g} s, so the backlog is worked off.\n",
             "| store | fresh again after, each kill | slowest | the most that a click waited |",
             "|---|---|---|---|",
             *map(_kill_row, result.stores),
