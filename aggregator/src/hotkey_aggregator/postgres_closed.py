@@ -8,13 +8,16 @@ segments and digests, no ids.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
 
 from hotkey_aggregator.id_filter import HEADROOM, Hashes, IdFilter, name_of
+from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.postgres_connections import Connections
 from hotkey_aggregator.postgres_copy import Integers
 from hotkey_aggregator.postgres_segments import Segment
@@ -24,7 +27,15 @@ ROOM, GROWTH = 16_000_000, 0.2
 """Ids that a further filter has room for, and what share of those that are held at least: a filter cannot
 grow, and each one is asked for every id."""
 
+ASKED_IDS_A_READ_ONE = 40
+"""Reading an id of a closed segment takes 0.1 us, asking for one 0.3 us and more: a segment is waited for if
+this and the next dozen flushes would take longer to ask it."""
+WAIT_SECONDS = 10.0
 CLOSE_SECONDS = 10.0
+TOLD_SECONDS = 1.0
+"""How long reading takes that is worth a line in the log."""
+
+log = logging.getLogger("hotkey_aggregator")
 
 _SIGN = np.uint64(1 << 63)
 
@@ -35,11 +46,13 @@ class ClosedSegments:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._filters: list[IdFilter] = []
         self._filter_of: dict[int, IdFilter] = {}
         self._known: set[int] = set()
         self._unknown: list[Segment] = []
         self._thread: threading.Thread | None = None
+        self._reading = False
         self._closing = threading.Event()
 
     @property
@@ -78,10 +91,20 @@ class ClosedSegments:
             self._filters = [each for each in self._filters if len(each)] or self._filters[:1]
             # The oldest first: a filter takes and forgets them in one order.
             self._unknown = [closed[number] for number in sorted(closed.keys() - self._known)]
-            idle = self._thread is None or not self._thread.is_alive()
-            if self._unknown and idle and not self._closing.is_set():
+            if self._unknown and not self._reading and not self._closing.is_set():
+                self._reading = True
                 self._thread = threading.Thread(target=self._read, name="closed segments", daemon=True)
                 self._thread.start()
+
+    def wait(self, ids: int) -> None:
+        """Give those that are being read a moment, where a flush of so many ids is better off for it."""
+
+        def paid() -> bool:
+            left = [each for each in self._unknown if (each.ids or 0) <= ids * ASKED_IDS_A_READ_ONE]
+            return not left or not self._reading
+
+        with self._changed:
+            self._changed.wait_for(paid, WAIT_SECONDS)
 
     def close(self) -> None:
         """Stop reading."""
@@ -90,10 +113,19 @@ class ClosedSegments:
             self._thread.join(CLOSE_SECONDS)
 
     def _read(self) -> None:
-        # Until then the database is asked; the next flush begins here again.
-        with suppress(StoreError):
-            while (segment := self._next()) is not None:
-                self._read_one(segment)
+        began, ids = time.monotonic(), 0
+        try:
+            # When the database cannot be read now, it is asked, and the next flush begins here again.
+            with suppress(StoreError):
+                while (segment := self._next()) is not None:
+                    self._read_one(segment)
+                    ids += segment.ids or 0
+        finally:
+            with self._changed:
+                self._reading = False
+                self._changed.notify_all()
+        if (seconds := time.monotonic() - began) > TOLD_SECONDS:
+            log.info(line("ids_read", ids=ids, seconds=f"{seconds:.1f}"))
 
     def _next(self) -> Segment | None:
         with self._lock:
@@ -116,6 +148,7 @@ class ClosedSegments:
                     self._known.add(segment.number)
                 elif segment.number in self._filter_of:
                     self._filter_of.pop(segment.number).forget(segment.number)
+                self._changed.notify_all()
 
     def _room_for(self, segment: Segment) -> IdFilter:
         if segment.number not in self._filter_of:

@@ -125,6 +125,7 @@ class PostgresStore:
         with self._connections.write("bind") as connection:
             connection.execute("insert into meta values ('stream', %s) on conflict do nothing", [stream])
             found = meta(connection, "stream")
+            self.closed_segments.follow(segments(connection))
         if found != stream:
             raise StoreError(
                 f"the PostgreSQL store {self._connections.where} counts the stream {found!r}, asked for was "
@@ -146,6 +147,7 @@ class PostgresStore:
 
     def commit(self, flush: Flush) -> Committed:
         """See `Store.commit`. When a segment ends, the database's clock says, never `flush.now`."""
+        self.closed_segments.wait(len(flush.clicks))
         committed, kept = self._commit(flush)
         # The flush is in the store whatever becomes of these; the next one tells what is wrong with it.
         with suppress(StoreError):

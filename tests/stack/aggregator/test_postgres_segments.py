@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from devstack.postgres import Postgres
 from devstack.process import until
-from hotkey_aggregator import postgres_segments
+from hotkey_aggregator import postgres_closed, postgres_segments
 from hotkey_aggregator.postgres_closed import ClosedSegments
 from hotkey_aggregator.postgres_copy import Integers
 from hotkey_aggregator.postgres_schema import WRITING, lock
@@ -95,7 +95,7 @@ def test_ids_of_closed_segments_are_found_and_new_ones_are_not_asked_for(
 
 
 class UnreadSegments(ClosedSegments):
-    """Reads nothing: as a member that has only just begun to."""
+    """Reads nothing: as a member whose reading takes for ever."""
 
     def _read(self) -> None:
         """Leaves all unknown."""
@@ -120,7 +120,10 @@ def counted_again_in_the_next_hour(postgres: Postgres, schema: str, kind: type[C
         return store.commit(flush(Row("1"), at=2, now=HOUR_MILLISECONDS)).counted
 
 
-def test_a_segment_that_is_not_read_yet_is_asked_for_every_id(postgres: Postgres, schema: str) -> None:
+def test_a_segment_that_is_not_read_yet_is_asked_for_every_id(
+    postgres: Postgres, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_closed, "WAIT_SECONDS", 0.1)
     assert counted_again_in_the_next_hour(postgres, schema, UnreadSegments) == 0
 
 
