@@ -284,20 +284,80 @@ def publishing() -> list[Drawn]:
 def counting() -> list[Drawn]:
     return [
         lines(
-            "Clicks counted",
-            "By aggregators, of any topic.",
+            "Clicks",
+            "By aggregators, of any topic: what became of each.",
             "ops",
-            ("sum(rate(hotkey_aggregator_clicks_counted_total[$__rate_interval]))", "counted"),
-            ("sum(rate(hotkey_aggregator_clicks_duplicate_total[$__rate_interval]))", "seen before"),
-            ("sum(rate(hotkey_aggregator_records_rejected_total[$__rate_interval]))", "rejected"),
+            (counted("clicks_counted"), "counted"),
+            (counted("clicks_duplicate"), "seen before"),
+            (counted("payload_conflicts"), "seen before with another payload"),
         ),
         lines(
-            "Since the last flush",
-            "Of each aggregator.",
+            "Freshness",
+            "How old the watermark is when a flush is committed: what a query lacks.",
             "s",
-            ("time() - hotkey_aggregator_last_flush_timestamp_seconds", "{{instance}}"),
+            (quantile(0.5, "hotkey_aggregator_freshness_seconds_bucket", "$__rate_interval"), "median"),
+            (quantile(0.99, "hotkey_aggregator_freshness_seconds_bucket", "$__rate_interval"), "99 %"),
+        ),
+        lines(
+            "Age of the watermark",
+            "Of each aggregator that reads partitions; it grows while a log cannot be read.",
+            "s",
+            (
+                "time() - (hotkey_aggregator_watermark_timestamp_seconds > 0"
+                " and hotkey_aggregator_assigned_partitions > 0)",
+                "{{instance}}",
+            ),
+        ),
+        lines(
+            "Records not read yet",
+            "Of the partitions of each aggregator.",
+            "short",
+            ("hotkey_aggregator_lag_records", "{{instance}}"),
+        ),
+        lines(
+            "Store",
+            "1 while it answers, and 1 while nothing is read because it is behind; flushes tried again.",
+            "short",
+            ("min(hotkey_aggregator_store_available)", "answers"),
+            ("max(hotkey_aggregator_paused)", "paused"),
+            (counted("store_retries"), "retries/s"),
+        ),
+        lines(
+            "Duration of a flush",
+            "What the store takes for it.",
+            "s",
+            (quantile(0.5, "hotkey_aggregator_flush_seconds_bucket", "$__rate_interval"), "median"),
+            (quantile(0.99, "hotkey_aggregator_flush_seconds_bucket", "$__rate_interval"), "99 %"),
+        ),
+        lines(
+            "Dead letters",
+            "Records that are not counted, by reason, and how they come into their topic.",
+            "ops",
+            (counted("records_rejected", "reason"), "{{reason}}"),
+            (counted("dead_letters_delivered"), "delivered"),
+            (counted("dead_letter_failures"), "attempts that failed"),
+        ),
+        lines(
+            "Logs that are not what they were",
+            "How often, in the time that a point stands for.",
+            "short",
+            (happened("records_expired"), "records expired unread"),
+            (happened("logs_truncated"), "logs truncated"),
+            (happened("topics_recreated"), "partitions made anew"),
+            (happened("offset_jumps"), "offset jumps"),
         ),
     ]
+
+
+def counted(metric: str, *by: str) -> str:
+    """What all aggregators count per second."""
+    grouped = f"sum by ({', '.join(by)})" if by else "sum"
+    return f"{grouped}({rate(f'hotkey_aggregator_{metric}_total')})"
+
+
+def happened(metric: str) -> str:
+    """How often something came to all aggregators."""
+    return f"sum(increase(hotkey_aggregator_{metric}_total[$__rate_interval]))"
 
 
 ROWS = (

@@ -42,6 +42,25 @@ WATCHED = (
     "publish_failures_total",
     "trigger_to_publish_seconds_bucket",
 )
+COUNTED = (
+    "clicks_counted_total",
+    "clicks_duplicate_total",
+    "payload_conflicts_total",
+    "records_rejected_total",
+    "dead_letters_delivered_total",
+    "dead_letter_failures_total",
+    "freshness_seconds_bucket",
+    "watermark_timestamp_seconds",
+    "lag_records",
+    "store_available",
+    "store_retries_total",
+    "paused",
+    "flush_seconds_bucket",
+    "records_expired_total",
+    "logs_truncated_total",
+    "topics_recreated_total",
+    "offset_jumps_total",
+)
 VARIABLES = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": "ads", "$policy": "clicks"}
 
 
@@ -115,7 +134,7 @@ def test_a_query_names_only_metrics_that_are_exported(expression: str) -> None:
 
 
 def test_the_alerts_name_only_metrics_that_are_exported() -> None:
-    for rule in ALERTS["groups"][0]["rules"]:
+    for rule in [rule for group in ALERTS["groups"] for rule in group["rules"]]:
         assert names(rule["expr"]) - exported() == set(), rule["alert"]
         assert names(rule["expr"]), rule["alert"]
 
@@ -178,6 +197,8 @@ def test_there_is_a_panel_for_each_thing_to_watch() -> None:
 
     for metric in WATCHED:
         assert f"hotkey_operator_{metric}{{" in shown, metric
+    for metric in COUNTED:
+        assert f"hotkey_aggregator_{metric}" in shown, metric
 
 
 def test_the_chart_ships_it_for_the_sidecar_of_grafana(helm: Program) -> None:
