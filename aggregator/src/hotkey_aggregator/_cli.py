@@ -106,6 +106,7 @@ def run(settings: RunSettings) -> None:
             serve_dead_letters=letters.serve,
         )
         _collect_garbage_seldom()
+        closing.callback(_collect_garbage)
         _log_start(settings, server, protocol)
         pipeline.run(stop)
     log.info(line("stopped"))
@@ -128,6 +129,12 @@ def _collect_garbage_seldom() -> None:
     """A batch is ten thousand objects without cycles: looking for some took a tenth of the loop's time."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+def _collect_garbage() -> None:
+    """At the end: DuckDB complains on stderr of what is left of it."""
+    gc.unfreeze()
+    gc.collect()
 
 
 def _replay(settings: ReplaySettings) -> None:

@@ -153,6 +153,7 @@ class Assignment:
 
     def start_over(self) -> None:
         """Read everything again from where the store is."""
+        self._verifying.clear()
         self._pending.drop()
         self.lose_place(self._places)
 

@@ -223,13 +223,13 @@ def test_offsets_on_the_broker_are_for_people_and_nothing_rests_on_them(
 
 
 def test_offsets_rewound_by_hand_on_the_broker_make_nothing_be_read_again(
-    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator, database: str
 ) -> None:
-    # given an aggregator that was ended when all was counted
+    # given an aggregator that was ended when all was counted, and has left its group
     topic = new_topic(1)
     group = f"aggregator-of-{topic}"
     sent = [f"e{number}" for number in range(100)]
-    rewound = aggregator(topic)
+    rewound = aggregator(topic, store=database)
     rewound.start()
     send_clicks(stack.kafka.bootstrap, topic, sent)
     rewound.wait_until(lambda: rewound.totals()["clicks"] == 100, "100 clicks")
@@ -240,7 +240,6 @@ def test_offsets_rewound_by_hand_on_the_broker_make_nothing_be_read_again(
     moved = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 10)])
 
     def is_moved() -> bool:
-        # While the ended member's session lasts, its group is not empty.
         altered = admin.alter_consumer_group_offsets([moved])[group].result(10)
         return [partition.error for partition in altered.topic_partitions or []] == [None]
 
