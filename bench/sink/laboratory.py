@@ -112,7 +112,9 @@ class Laboratory:
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
-            stack = opening.enter_context(Stack(self._run.root / "stack", kubernetes=False, redis=False))
+            stack = opening.enter_context(
+                Stack(self._run.root / "stack", kubernetes=False, redis=False, busy_brokers=True)
+            )
             self._ground = Ground(stack.root, stack.kafka.bootstrap, TOPIC, PARTITIONS)
             if self._plan.wants("postgres"):
                 self._server = self._postgres()
