@@ -283,7 +283,7 @@ def _stored(run: Run, group: Group, sent: Sent, settings: Settings, period: tupl
     again = ", ".join("never" if each.seconds is None else f"{each.seconds:.1f} s" for each in kills)
     run.say(f"freshness, {group.store}: fresh again after {again}")
     ids = _proven(group, settings, sent.count)
-    shown = ages(sent, looks, (group.kills[0][0] - 5, group.kills[-1][0]))
+    shown = ages(sent, looks, (group.kills[0][0], group.kills[-1][0]))
     return Stored(
         group.store,
         len(group.members),
