@@ -9,17 +9,18 @@ server's `array_recv`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import xxhash
 
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
-Hashing = Callable[[Iterable[str], int], Integers]
+Hashing = Callable[[Sequence[str], int], Integers]
 """Digests of texts; another number gives others, for texts whose digests another text has taken."""
 
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -35,9 +36,10 @@ _MICROSECONDS_TO_2000 = 946_684_800_000_000
 def seeded(seed: int) -> Hashing:
     """XXH3-64 of each text in UTF-8, as signed 64-bit integers."""
 
-    def digests(texts: Iterable[str], attempt: int) -> Integers:
-        values = map(xxhash.xxh3_64_intdigest, map(str.encode, texts), repeat(seed + attempt))
-        return np.fromiter(values, np.uint64).view(np.int64)
+    def digests(texts: Sequence[str], attempt: int) -> Integers:
+        pieces = Texts.as_they_are(texts).pieces()
+        values = map(xxhash.xxh3_64_intdigest, pieces, repeat(seed + attempt))
+        return np.fromiter(values, np.uint64, len(pieces)).view(np.int64)
 
     return digests
 
@@ -68,20 +70,36 @@ def int8_array(values: Integers) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """A column of texts in UTF-8, one behind the other, already escaped."""
+    """A column of texts in UTF-8, one behind the other."""
 
     lengths: Integers
     data: Bytes
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
-        joined = "".join(texts)
-        if "\x00" in joined or "\x01" in joined:
-            texts = [escaped(text) for text in texts]
-            joined = "".join(texts)
-        sized: Sequence[str] | list[bytes] = texts if joined.isascii() else [text.encode() for text in texts]
-        lengths = np.fromiter(map(len, sized), np.int64, len(sized))
-        return cls(lengths, np.frombuffer(joined.encode(), np.uint8))
+        """As the server can take them: escaped."""
+        found = cls.as_they_are(texts)
+        if len(found.data) and found.data.min() <= 1:
+            return cls.as_they_are([escaped(text) for text in texts])
+        return found
+
+    @classmethod
+    def as_they_are(cls, texts: Sequence[str]) -> Texts:
+        """Without a copy of each where they are Arrow's already."""
+        column = pa.array(texts, pa.large_string())
+        _, offsets, data = column.buffers()
+        if not len(column) or data is None:
+            return cls(np.zeros(len(column), np.int64), np.empty(0, np.uint8))
+        ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+        return cls(np.diff(ends), np.frombuffer(data, np.uint8)[ends[0] : ends[-1]])
+
+    def pieces(self) -> list[bytes]:
+        """Each by itself."""
+        if len(self.data) and (self.lengths == self.lengths[0]).all():
+            found: list[bytes] = self.data.view(f"V{self.lengths[0]}").tolist()
+            return found
+        data, ends = self.data.tobytes(), np.cumsum(self.lengths).tolist()
+        return [data[first:last] for first, last in zip([0, *ends], ends, strict=False)]
 
     def take(self, rows: Integers) -> Texts:
         """Those of these indices, in their order: a twentieth of what it costs to pick them from a list."""

@@ -75,10 +75,5 @@ def _sums(costs: Integers, starts: Integers) -> tuple[Integers, Integers]:
 
 
 def _texts(names: pa.LargeStringArray, chosen: Integers) -> Texts:
-    taken = names.take(pa.array(chosen))
-    _, offset_bytes, data_bytes = taken.buffers()
-    ends = np.frombuffer(offset_bytes, np.int64)[: len(taken) + 1]
-    data = np.frombuffer(data_bytes, np.uint8)[: ends[-1]]
-    if len(data) and data.min() <= 1:
-        return Texts.of(taken.to_pylist())
-    return Texts(np.diff(ends), data)
+    taken = Texts.as_they_are(names.take(pa.array(chosen)))
+    return Texts.of(names.to_pylist()).take(chosen) if (taken.data <= 1).any() else taken

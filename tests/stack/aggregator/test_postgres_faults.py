@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
@@ -379,7 +379,7 @@ class CollidingStore(TimedStore):
     def hashing(seed: int) -> Hashing:
         del seed
 
-        def digests(texts: Iterable[str], attempt: int) -> Integers:
+        def digests(texts: Sequence[str], attempt: int) -> Integers:
             return np.array([3 * attempt + len(text) % 3 for text in texts], np.int64)
 
         return digests
