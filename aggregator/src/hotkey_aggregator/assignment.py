@@ -17,9 +17,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from hotkey_aggregator.cluster import Cluster
+from hotkey_aggregator.columns import Record
 from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.metrics import Metrics
-from hotkey_aggregator.pending import Pending, Record
+from hotkey_aggregator.pending import Pending
 from hotkey_aggregator.store import Keeping, OffsetMove, Position, Store, StoreUnavailableError
 from hotkey_aggregator.watermark import believed
 from hotkey_aggregator.windows import Source

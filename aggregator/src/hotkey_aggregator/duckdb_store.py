@@ -35,6 +35,7 @@ from hotkey_aggregator.store import (
     StoreError,
     Totals,
 )
+from hotkey_aggregator.text_column import TextColumn
 from hotkey_aggregator.windows import WINDOW_MILLISECONDS, Clicks, Source, Window
 
 ID_CHUNK = 20_000
@@ -327,9 +328,9 @@ def _numbers(connection: duckdb.DuckDBPyConnection) -> _Numbers:
 
 def _columns(clicks: Clicks) -> dict[str, Any]:
     return {
-        "event_id": pa.array(clicks.event_ids, pa.string()),
-        "advertiser_id": pa.array(clicks.advertiser_ids, pa.string()),
-        "ad_id": pa.array(clicks.ad_ids, pa.string()),
+        "event_id": _texts(clicks.event_ids),
+        "advertiser_id": _texts(clicks.advertiser_ids),
+        "ad_id": _texts(clicks.ad_ids),
         "click_time": _integers(clicks.click_times),
         "cost": _integers(clicks.costs),
         "digest": _integers(clicks.digests),
@@ -340,6 +341,10 @@ def _columns(clicks: Clicks) -> dict[str, Any]:
 def _batch(columns: Mapping[str, Any], clicks: Clicks, numbers: _Numbers) -> pa.Table:
     number_of = np.array([numbers[source] for source in clicks.sources], np.int32)
     return pa.table({**columns, "source": number_of[_integers(clicks.source_of)]})
+
+
+def _texts(values: Sequence[str]) -> pa.Array | pa.ChunkedArray:
+    return values.arrow() if isinstance(values, TextColumn) else pa.array(values, pa.string())
 
 
 def _integers(values: Sequence[int]) -> NDArray[np.int64]:

@@ -25,12 +25,13 @@ from hotkey_aggregator.assignment import NO_SUCH_OFFSET, Assignment
 from hotkey_aggregator.broker_offsets import BrokerOffsets
 from hotkey_aggregator.clock import Clock
 from hotkey_aggregator.cluster import Cluster
+from hotkey_aggregator.columns import Record
 from hotkey_aggregator.condition import Told
 from hotkey_aggregator.flight import Flight
 from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.lookout import Lookout
 from hotkey_aggregator.metrics import Metrics
-from hotkey_aggregator.pending import Pending, Record
+from hotkey_aggregator.pending import Pending
 from hotkey_aggregator.reports import Reports
 from hotkey_aggregator.rules import Rules
 from hotkey_aggregator.store import (
@@ -47,7 +48,8 @@ from hotkey_sdk import Consumer
 
 log = logging.getLogger("hotkey_aggregator")
 
-MOST_RECORDS = 10_000
+MOST_RECORDS = 4_096
+"""At once: what is made of so many stays in the processor's cache until it is laid out in columns."""
 FEWEST_RECORDS = 100
 CONSUME_BYTES = 8 * 1024 * 1024
 CONSUME_SECONDS = 0.5

@@ -116,7 +116,9 @@ class RunSettings:
             "client.id": "hotkey-aggregator",
             "log_level": 2,
             # Bounds what waits in the client: a flush may take seconds while the brokers go on sending.
-            "queued.max.messages.kbytes": 32_768,
+            "queued.max.messages.kbytes": 8_192,
+            # One answer of a broker, compressed, goes beyond that bound: 50 MB by default.
+            "fetch.max.bytes": 4 * 1024 * 1024,
             # A new topic's first record waits for the running fetches, new partitions for a refresh.
             "fetch.wait.max.ms": 100,
             "topic.metadata.refresh.interval.ms": 10_000,

@@ -308,3 +308,46 @@ def test_every_record_is_in_a_flush_exactly_once(
     for source in (P0, P1):
         moves = [move for flush in flushes for move in flush.moves if move.source == source]
         assert [move.expected for move in moves[1:]] == [move.position.next_offset for move in moves[:-1]]
+
+
+def test_a_batch_of_several_topics_counts_each_record_for_its_own_partition() -> None:
+    hot = Source("clicks.hot", 1, "id-9")
+    unknown = Source("clicks.hot", 0, "id-9")
+    pending = assigned(P0, P1, hot)
+
+    pending.take(
+        [
+            *read(P1, "a"),
+            *read(hot, "b"),
+            *read(unknown, "not assigned"),
+            *read(P0, "c"),
+            *read(hot, "d", start=1),
+        ],
+        NOW,
+    )
+
+    assert where(pending.flush(NOW)) == {"a": (P1, 0), "b": (hot, 0), "c": (P0, 0), "d": (hot, 1)}
+
+
+def test_records_of_another_topic_alone_are_not_taken_for_the_assigned_one() -> None:
+    pending = assigned(P0)
+
+    assert pending.take(read(Source("other", 0, "id-9"), "a"), NOW) == []
+
+    assert pending.events == 0
+    assert pending.flush(NOW).moves == ()
+
+
+def test_giving_partitions_up_leaves_the_clicks_of_the_others_whole() -> None:
+    pending = assigned(P0, P1)
+    pending.take([*read(P0, "a"), *read(P1, "b"), *read(P0, "c", start=1)], NOW)
+
+    pending.release([P0])
+    pending.take(read(P1, "d", start=1), NOW)
+
+    flush = pending.flush(NOW)
+    assert where(flush) == {"b": (P1, 0), "d": (P1, 1)}
+    assert [list(column) for column in (flush.clicks.advertiser_ids, flush.clicks.ad_ids)] == [
+        ["nike", "nike"],
+        ["ad", "ad"],
+    ]
