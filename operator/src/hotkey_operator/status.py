@@ -170,11 +170,11 @@ def _cluster(observation: Observation | None) -> str | None:
 
 
 def _figures(summary: Summary) -> dict[str, Any]:
-    imbalance = summary.imbalance
+    imbalance, rate = summary.imbalance, summary.records_per_second
     return {
         "epoch": summary.epoch,
         "partitions": summary.partitions,
-        "recordsPerSecond": round(summary.records_per_second),
+        "recordsPerSecond": None if rate is None else round(rate),
         "imbalance": None if imbalance is None else f"{imbalance:.2f}",
         "hottestPartition": summary.hottest_partition,
         "producers": _producers(summary),

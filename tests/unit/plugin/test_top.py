@@ -40,6 +40,20 @@ def test_a_policy_without_any_key_or_status_has_its_line_too() -> None:
     assert lines[-1].split() == ["a", "new", "t", *["<none>"] * 8]
 
 
+def test_an_operator_that_has_just_started_knows_its_keys_before_it_has_figures() -> None:
+    # given a status as it is after a restart: the key is held, and nothing was measured yet
+    held = {**NIKE, "recordsPerSecond": 0, "share": 0.0}
+    early = policy(held, routes=(route(),), recordsPerSecond=None)
+
+    key, line = [each for each in overview([early]) if each.startswith("ads")]
+
+    # then neither its rate nor its share is told as 0
+    assert key.count("no figures yet") == 2
+    assert "nike" in key
+    assert "no figures yet" not in "".join(overview([policy(held, routes=(route(),))]))
+    assert line.split()[:3] == ["ads", "clicks", "clicks"]
+
+
 def test_for_programs_there_are_the_keys_and_the_policies() -> None:
     found = values(two())
     items, lines = found["items"], found["policies"]

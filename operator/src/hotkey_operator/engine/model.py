@@ -322,7 +322,7 @@ class Summary:
 
     epoch: int = 0
     partitions: int = 0
-    records_per_second: float = 0.0
+    records_per_second: float | None = 0.0  # None: not measured yet
     imbalance: float | None = None
     hottest_partition: int | None = None
     producers: int = 0

@@ -90,7 +90,7 @@ def summary(observation: Observation, memory: Memory) -> Summary:
     return Summary(
         epoch=epoch,
         partitions=observation.topic.partitions if observation.topic else 0,
-        records_per_second=sum(quick) if quick else 0.0,
+        records_per_second=sum(quick) if quick else None,
         imbalance=rates.imbalance(slow) if slow else None,
         hottest_partition=max(range(len(slow)), key=lambda p: (slow[p], -p)) if slow and any(slow) else None,
         producers=len(producers),

@@ -12,6 +12,7 @@ from hotkey_operator.plugin.columns import NONE, age, fields, percent, table
 from hotkey_operator.plugin.destination import pieces
 from hotkey_operator.plugin.policies import Found, Object, Policy
 
+NO_FIGURES = "no figures yet"
 _EVENTS = 8
 _COLUMNS = ("AGE", "TYPE", "REASON", "MESSAGE")
 
@@ -56,7 +57,7 @@ def _facts(found: Found, now: datetime) -> list[tuple[str, str]]:
     if known:
         rate = f"{verdict.records_per_second:,.0f} records/s"
         share = f"{wording.percent(verdict.share)} +- {wording.percent(verdict.share_error)} of the topic"
-        facts.append(("Carries", f"{rate}, {share}"))
+        facts.append(("Carries", f"{rate}, {share}" if policy.is_measured else NO_FIGURES))
     facts.append(("Now", spread(found.route) if found.route is not None else _unrouted(found)))
     if known:
         facts += [("Decision", str(verdict.reason)), ("Why", verdict.message)]

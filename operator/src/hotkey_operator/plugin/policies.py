@@ -48,6 +48,11 @@ class Policy:
         return next((each for each in self.entries if each.get("key") == text), None)
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the operator knows rates; one that has just started does not yet."""
+        return self.status.get("recordsPerSecond") is not None
+
+    @property
     def routes(self) -> Sequence[Route]:
         return self.table.routes if self.table is not None else ()
 

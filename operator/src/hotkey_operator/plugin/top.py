@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hotkey_operator.plugin.columns import percent, table
-from hotkey_operator.plugin.explain import value
+from hotkey_operator.plugin.explain import NO_FIGURES, value
 from hotkey_operator.plugin.policies import Found, Policy, hottest
 
 _KEYS = ("NAMESPACE", "POLICY", "TOPIC", "KEY", "RECORDS/S", "SHARE", "SHARDS", "REASON")
@@ -40,11 +40,16 @@ def _row(found: Found) -> tuple[str, ...]:
         policy.name,
         policy.topic,
         found.text or "(empty)",
-        f"{verdict.records_per_second:.0f}" if known else "<unknown>",
-        percent(verdict.share) if known else "<unknown>",
+        _carried(policy, f"{verdict.records_per_second:.0f}") if known else "<unknown>",
+        _carried(policy, percent(verdict.share)) if known else "<unknown>",
         str(shards),
         str(verdict.reason) if known else "<unknown>",
     )
+
+
+def _carried(policy: Policy, figure: str) -> str:
+    """What a key carries; an operator that has just started knows its keys before it has measured."""
+    return figure if policy.is_measured else NO_FIGURES
 
 
 def _policies(found: Sequence[Policy]) -> list[str]:
@@ -58,7 +63,7 @@ def _policy_row(policy: Policy) -> tuple[str, ...]:
         policy.namespace,
         policy.name,
         policy.topic,
-        _figure(status.get("recordsPerSecond")),
+        _figure(status.get("recordsPerSecond", NO_FIGURES if status else None)),
         _figure(status.get("imbalance")),
         _figure(status.get("hottestPartition")),
         _figure(status.get("epoch")),
