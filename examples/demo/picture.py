@@ -17,6 +17,7 @@ from examples.demo.view import Happening, PolicyView, Scene, View
 SPARK_WIDTH = 34
 LINES = 9
 WIDTH = 112
+STEADY = "Steady"  # the decision of a turn in which there was nothing to decide
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -123,8 +124,9 @@ def line(view: View) -> str:
     """The same in one line, for where there is no terminal."""
     now = view.imbalance
     routes = ", ".join(f"{key} x{shards}" for key, shards in view.routes) or "none"
+    decided = view.policy.decision
+    decision = f" decision={decided}" if decided not in ("", STEADY) else ""
     return (
         f"acknowledged={view.acked} imbalance={'-' if now is None else f'{now:.2f}'} routed={routes} "
-        f"epoch={view.policy.epoch or view.table_epoch} applied={view.policy.producers or '-'} "
-        f"decision={view.policy.decision or '-'}"
+        f"epoch={view.policy.epoch or view.table_epoch} applied={view.policy.producers or '-'}{decision}"
     )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from examples.demo.picture import line, picture
+from examples.demo.view import Scene
 from examples.demo.watch import Watch
 
 LINE_SECONDS = 5.0
@@ -51,11 +52,18 @@ class Screen:
         told, quiet, ended = 0, 0.0, False
         while not ended:
             ended = self._closing.wait(NEWS_SECONDS)
-            scene = self._watch.scene()
-            for each in scene.happenings[told:]:
-                print(f"{each.at:7.1f} s  {each.source:<6} {each.text}")
-            told, quiet = len(scene.happenings), quiet + NEWS_SECONDS
-            if quiet >= LINE_SECONDS:
-                quiet = 0.0
-                print(f"{scene.view.at:7.1f} s  {line(scene.view)}")
+            scene, quiet = self._watch.scene(), quiet + NEWS_SECONDS
+            is_due = quiet >= LINE_SECONDS
+            for each in lines(scene, told, with_view=is_due):
+                print(each)
+            told, quiet = len(scene.happenings), 0.0 if is_due else quiet
             sys.stdout.flush()
+
+
+def lines(scene: Scene, told: int, *, with_view: bool) -> list[str]:
+    """What happened after the first `told`, and what is to be seen, each at its time, in order."""
+    news = [(each.at, f"{each.source:<6} {each.text}") for each in scene.happenings[told:]]
+    # A look takes a while: what happened during it was told before the look was there to see.
+    at = max([scene.view.at, *(each.at for each in scene.happenings)])
+    seen = [(at, line(scene.view))] if with_view else []
+    return [f"{at:7.1f} s  {text}" for at, text in [*news, *seen]]

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from examples.demo.picture import line, picture, sparkline, svg
+from examples.demo.screen import lines
 from examples.demo.view import Happening, HotKey, PolicyView, Scene, View, rates
 
 STATUS = {
@@ -53,6 +54,19 @@ def test_the_line_tells_the_same_where_there_is_no_terminal() -> None:
     assert line(VIEW) == (
         "acknowledged=99 imbalance=4.00 routed=nike x12 epoch=7 applied=3/4 decision=Spread"
     )
+
+
+def test_a_line_tells_no_decision_where_there_was_nothing_to_decide() -> None:
+    steady = PolicyView.of({**STATUS, "decision": {"reason": "Steady"}})
+    assert line(View(policy=steady)).endswith("applied=3/4")
+    assert line(View()).endswith("applied=-")
+
+
+def test_the_times_of_lines_never_go_back_though_a_look_began_before_what_was_told_meanwhile() -> None:
+    happenings = (Happening(1.0, "demo", "told already"), Happening(3.4, "Event", "Spread: nike"))
+    shown = lines(Scene("", VIEW, happenings=happenings), 1, with_view=True)
+    assert shown == ["    3.4 s  Event  Spread: nike", f"    3.4 s  {line(VIEW)}"]
+    assert lines(Scene("", VIEW, happenings=happenings), 2, with_view=False) == []
 
 
 def test_the_saved_picture_asks_the_network_for_nothing() -> None:
