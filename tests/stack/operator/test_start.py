@@ -29,5 +29,6 @@ def test_an_operator_that_starts_before_its_resources_governs_once_they_are_ther
         kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/hotkeypolicies.hotkeys.dev")
         scene.apply("clicks", {"topic": scene.topic("clicks")})
         scene.wait_for_condition("clicks", "Governing", seconds=30)
+        assert "TooManyRequests" not in operator.log()  # what the API server answers while a kind is new
     finally:
         operator.stop()

@@ -16,6 +16,8 @@ from hotkey_operator import logs
 from hotkey_operator.adapters.kubernetes import GROUP, POLICIES, TABLES, VERSION, Connection
 
 RETRY_SECONDS = 1.0
+INITIALIZING_TRIES = 10  # a second each; what answers so for longer has another reason, which Kopf tells
+_TOO_MANY_REQUESTS = 429  # what the API server answers while it makes room for a kind that is new
 _TIMEOUT_SECONDS = 5.0
 
 
@@ -33,6 +35,24 @@ async def wait_until_served(api: Connection) -> None:
             )
             told = True
         await asyncio.sleep(RETRY_SECONDS)
+    for _ in range(INITIALIZING_TRIES):
+        if not await asyncio.to_thread(_is_initializing, api):
+            break
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def _is_initializing(api: Connection) -> bool:
+    """Whether a kind that is served already cannot be listed yet. Any other answer is for others to tell."""
+    try:
+        for plural in (POLICIES, TABLES):
+            client.CustomObjectsApi(api).list_cluster_custom_object(
+                GROUP, VERSION, plural, limit=1, _request_timeout=_TIMEOUT_SECONDS
+            )
+    except (client.ApiException, HTTPError, OSError) as error:
+        # urllib3 tries such an answer again by itself, and gives up with these words.
+        given_up = f"too many {_TOO_MANY_REQUESTS} error responses" in str(error)
+        return given_up or getattr(error, "status", None) == _TOO_MANY_REQUESTS
+    return False
 
 
 def _missing(api: Connection) -> str | None:
