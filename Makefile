@@ -10,9 +10,12 @@ help: ## list the targets
     producer_sdk/setup.py $(wildcard producer_sdk/c/*)
 	@command -v python3 >/dev/null || { echo "python3 (3.11 or newer) is missing: install it from your distribution"; exit 1; }
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is $$(python3 -V), 3.11 or newer is needed"; exit 1; }
-	@echo "installing the Python packages into .venv"
+	@echo "installing the Python packages into .venv (two minutes or so)"
 	@test -x $(PY) || python3 -m venv .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@set -o pipefail; $(PY) -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements.txt \
+	    | awk -v all=$$(grep -c '^[a-zA-Z].*==' requirements.txt) \
+	        '/^Collecting/ && ++n % 10 == 0 {print "  downloading: " n " of " all} /^Installing/ {print "  installing what was downloaded"} {fflush()}'
+	@echo "  building hotkey's own packages"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	    -e producer_sdk -e operator -e aggregator
 	@touch $@
