@@ -30,7 +30,7 @@ from examples.demo.stream import Topic
 
 MEMBERS, PARTITIONS, BROKERS = 4, 48, 3
 CORES = 0.12  # of each member
-BACKLOG, STEADY_SECONDS = 2_000_000, 45.0
+BACKLOG, STEADY_SECONDS = 1_500_000, 45.0
 LOAD = 2.0  # steady clicks/s, in what one member works off
 LOOK_SECONDS, WORK_SECONDS = 0.25, 300.0
 GROWS = 0.05  # of the load: less is the saw of flushes
