@@ -63,8 +63,10 @@ class Past:
 
     def drop(self, connection: Connection[Any]) -> None:
         """Drop it. In a transaction beside which no flush runs."""
-        for each in (*self.segments, *self.days):
-            each.drop(connection)
+        for segment in self.segments:
+            segment.drop(connection)
+        for day in self.days:
+            day.drop(connection)
 
 
 def past(connection: Connection[Any], now: int, keeping: Keeping) -> Past:
