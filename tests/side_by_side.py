@@ -20,6 +20,7 @@ from tests.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMED_OUT = 124  # what timeout(1) returns
+INTERRUPTED = 130  # what a shell makes of SIGINT
 GRACE_SECONDS = 20.0  # for fixtures to stop what they started, before the command's processes are killed
 TELL_SECONDS = 20.0
 LOOK_SECONDS = 0.2
@@ -46,7 +47,8 @@ class Outcome:
     def word(self) -> str:
         if self.code == 0:
             return "ok"
-        return "timed out" if self.code == TIMED_OUT else f"FAILED (exit {self.code})"
+        words = {TIMED_OUT: "timed out", INTERRUPTED: "interrupted"}
+        return words.get(self.code, f"FAILED (exit {self.code})")
 
 
 class Running:
@@ -157,7 +159,7 @@ def _interrupted_in_the_end() -> Iterator[list[Running]]:
             each.interrupt()
         for each in running:
             each.end()
-            each.outcome()
+            each.outcome(INTERRUPTED)
 
 
 class _Teller:

@@ -130,6 +130,7 @@ def test_when_it_is_interrupted_it_shows_what_each_job_has_said_and_ends_all() -
     # then
     pids = [int(line.split()[-1]) for line in shown.splitlines() if line.startswith("I am ")]
     assert len(pids) == 2, shown
+    assert "=== one: interrupted" in shown
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
