@@ -140,7 +140,8 @@ def _how(result: Sinks) -> str:
 def _what(result: Sinks) -> str:
     told = [_OURS]
     if result.of("quix"):
-        told.append(_QUIX)
+        once = " It was measured in the first round only." if "quix" in result.plan.once else ""
+        told.append(_QUIX + once)
     if result.of("plain") or result.of("plain-ids"):
         told.append(_PLAIN)
     if (upkeep := result.upkeep()) is not None:

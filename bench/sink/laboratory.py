@@ -58,17 +58,19 @@ class Plan(msgspec.Struct, frozen=True):
     """Which rows, how often, over how many events. `once`: rows that are measured in the first round only.
     `count`: events of a round; those from the first commit with `warm` of them to the last but `tail` are
     measured, and must be `least`. `scale`: of the ids that are there already. `flags`: more flags of every
-    aggregator."""
+    aggregator. `commit_seconds`: of Quix Streams; `commit_events`: of the plain loops."""
 
     rows: tuple[str, ...] = ALL_ROWS
     rounds: int = 3
-    count: int = 3_200_000
+    count: int = 3_400_000
     warm: int = 400_000
     tail: int = 400_000
     least: int = 2_000_000
     once: tuple[str, ...] = ("quix",)
     scale: float = 1.0
     flags: tuple[str, ...] = ()
+    commit_seconds: float = 5.0
+    commit_events: int = 100_000
 
     @classmethod
     def quick(cls) -> Self:
@@ -82,6 +84,8 @@ class Plan(msgspec.Struct, frozen=True):
             least=20_000,
             scale=0.001,
             flags=("--flush-seconds=0.3", "--max-pending=5000"),
+            commit_seconds=0.2,
+            commit_events=5_000,
         )
 
     def ids(self, row: str) -> int:
@@ -163,9 +167,10 @@ class Laboratory:
                 if self.quix is None:
                     self.missing[row] = INSTALL_QUIX
                 elif not number or row not in self._plan.once:
-                    yield Quix(row, f"{row}-{number}", self._ground)
+                    yield Quix(row, f"{row}-{number}", self._ground, self._plan.commit_seconds)
             elif row in ("plain", "plain-ids"):
-                yield Plain(row, f"{row}-{number}", self._ground, ids=row == "plain-ids")
+                ids = row == "plain-ids"
+                yield Plain(row, f"{row}-{number}", self._ground, self._plan.commit_events, ids)
             else:
                 yield self._kept.get(row) or self._fresh(row, number)
 

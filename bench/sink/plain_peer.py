@@ -1,8 +1,8 @@
 """The least that counts clicks: a Kafka consumer, `json` and a dict, in a process of its own. It stores
 nothing.
 
-`python plain_peer.py BOOTSTRAP TOPIC GROUP [ids]`: with a set of ids, or without. Offsets are committed while
-it counts so that it can be watched. At SIGTERM it prints what it counted, as JSON.
+`python plain_peer.py BOOTSTRAP TOPIC GROUP COMMIT [ids]`: with a set of ids, or without. Offsets are
+committed every COMMIT events so that it can be watched. At SIGTERM it prints what it counted, as JSON.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 
 from confluent_kafka import Consumer
 
-BATCH, COMMIT_EVENTS = 10_000, 100_000
+BATCH = 10_000
 MINUTE = 60_000
 
 
 def main() -> None:
     """Count until SIGTERM."""
-    bootstrap, topic, group, *what = sys.argv[1:]
+    bootstrap, topic, group, commit, *what = sys.argv[1:]
+    commit_events = int(commit)
     stopping = list[int]()
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     consumer = Consumer(
@@ -37,13 +38,13 @@ def main() -> None:
     ids = set[str]()
     seen = committed = 0
     while not stopping:
-        messages = consumer.consume(BATCH, 0.2)
+        messages = consumer.consume(min(BATCH, commit_events), 0.2)
         if what:
             count_once(messages, counts, ids)
         else:
             count(messages, counts)
         seen += len(messages)
-        if seen - committed >= COMMIT_EVENTS or (not messages and seen > committed):
+        if seen - committed >= commit_events or (not messages and seen > committed):
             consumer.commit(asynchronous=True)
             committed = seen
     consumer.close()

@@ -1,9 +1,9 @@
 """The same windows counted by Quix Streams, in a process of its own: bench/.venv has the package, hotkey's
 has not.
 
-`python quix_peer.py BOOTSTRAP TOPIC GROUP OUTPUT FOLDER`. Exactly once by Kafka transactions every 5 s:
-counts are in its state store (RocksDB, with a changelog topic), closed windows go to the topic OUTPUT. Ids
-are not looked at.
+`python quix_peer.py BOOTSTRAP TOPIC GROUP COMMIT OUTPUT FOLDER`. Exactly once by Kafka transactions every
+COMMIT seconds: counts are in its state store (RocksDB, with a changelog topic), closed windows go to the
+topic OUTPUT. Ids are not looked at.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 from quixstreams import Application
 from quixstreams.dataframe.windows import Count
 
-COMMIT_SECONDS = 5.0
 MINUTE = timedelta(minutes=1)
 
 
@@ -26,13 +25,13 @@ def click_time(value: Any, _headers: Any, _timestamp: float, _kind: Any) -> int:
 
 def main() -> None:
     """Count until SIGTERM."""
-    bootstrap, topic, group, output, folder = sys.argv[1:]
+    bootstrap, topic, group, commit, output, folder = sys.argv[1:]
     application = Application(
         broker_address=bootstrap,
         consumer_group=group,
         auto_offset_reset="earliest",
         processing_guarantee="exactly-once",
-        commit_interval=COMMIT_SECONDS,
+        commit_interval=float(commit),
         state_dir=folder,
         loglevel="WARNING",
     )

@@ -189,8 +189,9 @@ class Peer(Counter):
 class Plain(Peer):
     """confluent-kafka, json and a dict."""
 
-    def __init__(self, name: str, group: str, ground: Ground, ids: bool) -> None:
-        super().__init__(name, group, ground, "plain_peer.py", ("ids",) if ids else (), Path(sys.executable))
+    def __init__(self, name: str, group: str, ground: Ground, commit_events: int, ids: bool) -> None:
+        arguments = (str(commit_events), *(("ids",) if ids else ()))
+        super().__init__(name, group, ground, "plain_peer.py", arguments, Path(sys.executable))
 
     def finish(self, sent: int) -> None:
         self.stop()  # then it tells
@@ -202,10 +203,10 @@ class Quix(Peer):
     """Quix Streams. The windows that it has closed are in its output topic: all but the last click's of each
     partition."""
 
-    def __init__(self, name: str, group: str, ground: Ground) -> None:
+    def __init__(self, name: str, group: str, ground: Ground, commit_seconds: float) -> None:
         self._output = f"{group}-counts"
-        folder = ground.root / group
-        super().__init__(name, group, ground, "quix_peer.py", (self._output, str(folder)), QUIX_PYTHON)
+        arguments = (str(commit_seconds), self._output, str(ground.root / group))
+        super().__init__(name, group, ground, "quix_peer.py", arguments, QUIX_PYTHON)
 
     @staticmethod
     def version() -> str | None:
