@@ -67,7 +67,7 @@ def test_an_onset_is_measured_stage_by_stage(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_four_members_are_measured_with_the_hot_key_on_one_partition_and_spread(tmp_path: Path) -> None:
+def test_members_are_measured_with_the_hot_key_on_one_partition_and_spread(tmp_path: Path) -> None:
     found = bench(tmp_path / "out", "members", members.Members)
 
     assert found.plain.imbalance > 2 > found.spread.imbalance
