@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
 
 import msgspec
@@ -15,6 +16,7 @@ from bench.sink.laboratory import ALL_ROWS, Plan
 
 def main() -> None:
     """Measure as the command line says and print the table."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended
     plan = Plan()
     parser = argparse.ArgumentParser(prog="python -m bench.sink", description=__doc__)
     parser.add_argument("--rows", nargs="+", default=list(ALL_ROWS), choices=ALL_ROWS, help="default: all")
