@@ -117,6 +117,8 @@ class RunSettings:
             "log_level": 2,
             # Bounds what waits in the client: a flush may take seconds while the brokers go on sending.
             "queued.max.messages.kbytes": 8_192,
+            # Where that is reached, fetching must go on soon: it rests for a second by default.
+            "fetch.queue.backoff.ms": 20,
             # One answer of a broker, compressed, goes beyond that bound: 50 MB by default.
             "fetch.max.bytes": 4 * 1024 * 1024,
             # A new topic's first record waits for the running fetches, new partitions for a refresh.
