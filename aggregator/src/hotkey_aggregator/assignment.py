@@ -138,13 +138,18 @@ class Assignment:
             self._out_of_log |= lost - self._verifying.keys()
 
     def verified(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Records without those that were read only to see whether their log is the one that was read."""
-        if not self._verifying:
+        """Records without those that were read only to see whether their log is the one that was read, and
+        without those of logs that are not."""
+        if not (self._verifying or self._out_of_log):
             return records
         return [record for record in records if self._is_to_be_counted(record)]
 
     def _is_to_be_counted(self, record: Record) -> bool:
         place = (record.topic() or "", record.partition() or 0)
+        if place in self._out_of_log:
+            # Read again from where `settle` finds. Counted now, they would move the position on, and a kill
+            # before that is found would leave nothing that tells of the truncation.
+            return False
         position, offset = self._verifying.pop(place, None), record.offset()
         if position is None or offset is None or offset >= position.next_offset:
             return True
@@ -233,7 +238,9 @@ class Assignment:
             return self._go_on_at(source, low)
         if position.next_offset <= high and (source.topic, source.partition) not in self._out_of_log:
             return position
-        start = min(high, self._offset_at(source, self._clock() - self._keeping.ids // 2))
+        known_since = self._offset_at(source, self._clock() - self._keeping.ids // 2)
+        # Never behind what comes next: a backlog may be older than that.
+        start = min(position.next_offset, high, known_since)
         self._metrics.truncations.inc()
         log.error(line("log_truncated", **self._told(source, position, start), end=high))
         return self._go_on_at(source, start)

@@ -75,6 +75,6 @@ class Lookout:
         position = self._pending.position(source)
         read = 0 if position is None else position.next_offset
         mark = complete_up_to(read, end, asked_at, self._lateness)
-        if mark is not None:
+        if mark is not None and place not in self._assignment.unplaced:
             self._pending.advance(source, read, mark)
         return max(0, end - read)

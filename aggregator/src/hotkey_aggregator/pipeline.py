@@ -214,7 +214,8 @@ class Pipeline:
             self._on_kafka_error(error)
         elif error.code() == KafkaError._PARTITION_EOF:
             source, end = self._pending.source(topic, partition), message.offset()
-            if source is not None and end is not None:
+            placed = (topic, partition) not in self._assignment.unplaced
+            if source is not None and end is not None and placed:
                 self._pending.advance(source, end, UNKNOWN)
         else:
             self._on_kafka_error(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -9,9 +11,9 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from devstack import Stack
-from hotkey_aggregator.store import Flush, Keeping, OffsetMove, Position
+from hotkey_aggregator.store import HOUR_MILLISECONDS, Flush, Keeping, OffsetMove, Position
 from hotkey_aggregator.stores import StoreAddress
-from tests.stack.aggregator.clicks import make_topic, send_clicks
+from tests.stack.aggregator.clicks import click, make_topic, producer, send_clicks
 from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
 from tests.stack.aggregator.process import AggregatorProcess, wait_until
 
@@ -31,11 +33,12 @@ def remove_records_before(stack: Stack, topic: str, offset: int) -> None:
         future.result(30)
 
 
-def move_stored_offset(db: Path, next_offset: int) -> None:
+def move_stored_offset(db: Path, next_offset: int, leader_epoch: int = -1) -> None:
     """Set the only position of a store by hand."""
     store = StoreAddress(f"duckdb:{db}").open(Keeping())
     ((source, position),) = store.positions().items()
-    store.commit(Flush(moves=(OffsetMove(source, position.next_offset, Position(next_offset)),)))
+    moved = Position(next_offset, leader_epoch)
+    store.commit(Flush(moves=(OffsetMove(source, position.next_offset, moved),)))
     store.close()
 
 
@@ -134,3 +137,34 @@ def test_a_log_that_ends_before_what_was_read_is_read_again_and_nothing_doubles(
     assert "event=log_truncated" in ahead.log_text()
     assert ahead.metric("hotkey_aggregator_logs_truncated_total") == 1
     assert ahead.stored(topic) == {0: 61}
+
+
+def test_a_backlog_older_than_half_of_the_horizon_is_read_though_its_log_was_cut_off_before_it(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given records of twenty hours ago, of which some came while the aggregator was away
+    topic = new_topic(1)
+    counted, backlog = [f"e{number}" for number in range(40)], [f"late-{number}" for number in range(30)]
+    away = aggregator(topic)
+    away.start()
+    send_hours_ago(stack, topic, counted, 20)
+    clicks_are(away, counted)
+    assert away.terminate() == 0
+    send_hours_ago(stack, topic, backlog, 20)
+
+    # when the last record that was read is another leader's than it was
+    move_stored_offset(away.db, 40, leader_epoch=7)
+    away.start()
+
+    # then it is told, and nothing of the backlog is passed over
+    clicks_are(away, [*counted, *backlog])
+    assert "event=log_truncated" in away.log_text()
+    assert away.stored(topic) == {0: 70}
+
+
+def send_hours_ago(stack: Stack, topic: str, ids: list[str], hours: int) -> None:
+    """Send clicks in records that bear an old timestamp."""
+    sender, then = producer(stack.kafka.bootstrap), int(time.time() * 1000) - hours * HOUR_MILLISECONDS
+    for one in ids:
+        sender.produce(topic, json.dumps(click(one)).encode(), b"nike", partition=0, timestamp=then)
+    assert sender.flush(30) == 0
