@@ -46,17 +46,31 @@ MERGE_ROWS = 1_000_000
 _ALL_COUNTS = "(select * from merged_counts union all select * from recent_counts)"
 _WINDOWS = f"select distinct minute, advertiser_id, ad_id from {_ALL_COUNTS}"
 
-_ADD_COUNTS = f"""
-    insert into recent_counts
+_COST_BITS = 62
+"""A row's cost stays below 2 to that power; what is more goes into further rows, without clicks."""
+
+_DELTAS = f"""
     select click_time - click_time % {WINDOW_MILLISECONDS} as minute, advertiser_id, ad_id,
-           count(*), sum(cost)
+           count(*) as clicks, sum(cost) as cost
     from {{table}} group by all
 """
 
-_MERGE_COUNTS = """
-    insert into merged_counts
-    select minute, advertiser_id, ad_id, sum(clicks), sum(cost) from recent_counts
+_MERGED = """
+    select minute, advertiser_id, ad_id, sum(clicks) as clicks, sum(cost) as cost from recent_counts
     group by all order by minute
+"""
+
+_INSERT_COUNTS = f"""
+    insert into {{into}} select minute, advertiser_id, ad_id, clicks, cost % {1 << _COST_BITS} from ({{sums}})
+"""
+
+_MAY_HAVE_REST = f"select max(cost)::hugeint * count(*) >= {1 << _COST_BITS} from {{table}}"
+
+_INSERT_REST = f"""
+    insert into {{into}}
+    select minute, advertiser_id, ad_id, 0, {1 << _COST_BITS}
+    from (select minute, advertiser_id, ad_id, unnest(range((cost // {1 << _COST_BITS})::bigint))
+          from ({{sums}}) where cost >= {1 << _COST_BITS})
 """
 
 _MOVE = """
@@ -152,7 +166,7 @@ class DuckDBStore:
         with self._file.snapshot() as cursor:
             rows = cursor.execute(
                 f"""
-                select advertiser_id, ad_id, minute, sum(clicks)::bigint, sum(cost)::bigint from {_ALL_COUNTS}
+                select advertiser_id, ad_id, minute, sum(clicks)::bigint, sum(cost) from {_ALL_COUNTS}
                 where ($advertiser is null or advertiser_id = $advertiser)
                   and ($ad is null or ad_id = $ad)
                   and ($first is null or minute >= $first::bigint)
@@ -231,7 +245,7 @@ class DuckDBStore:
         oldest = now - self._keeping.windows
         with self._file.transaction("expire windows"):
             if self._file.rows("select count(*) from recent_counts")[0][0] >= MERGE_ROWS:
-                self._file.rows(_MERGE_COUNTS)
+                self._insert_counts("merged_counts", _MERGED, "recent_counts")
                 self._file.rows("delete from recent_counts")
             expired = f"select coalesce(sum(clicks), 0)::bigint from {_ALL_COUNTS} where minute < ?"
             if clicks := self._file.rows(expired, [oldest])[0][0]:
@@ -290,7 +304,13 @@ class DuckDBStore:
 
     def _count(self, table: str, sifted: Sifted, now: int) -> None:
         self._ids.add(table, sifted.hashes, now)
-        self._file.rows(_ADD_COUNTS.format(table=table))
+        self._insert_counts("recent_counts", _DELTAS.format(table=table), table)
+
+    def _insert_counts(self, into: str, sums: str, table: str) -> None:
+        """Insert `sums`, which are made of `table`."""
+        self._file.rows(_INSERT_COUNTS.format(into=into, sums=sums))
+        if self._file.rows(_MAY_HAVE_REST.format(table=table))[0][0]:
+            self._file.rows(_INSERT_REST.format(into=into, sums=sums))
 
     def _add_dead(self, dead: Sequence[DeadLetter], numbers: _Numbers) -> int:
         letters = list({(letter.source, letter.offset): letter for letter in dead}.values())

@@ -469,6 +469,20 @@ def test_recent_counts_are_merged_and_read_as_before(tmp_path: Path, monkeypatch
     store.close()
 
 
+def test_costs_beyond_64_bits_are_merged_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hotkey_aggregator.duckdb_store.MERGE_ROWS", 2)
+    store = DuckDBStore(tmp_path / "counts.duckdb")
+    for n in range(4):
+        store.commit(flush(Row(f"{n}", cost=2**62 - 1), at=n or None))
+
+    store.expire(0)
+
+    assert store._file.rows("select count(*) from recent_counts") == [(0,)]
+    assert list(store.counts(CountQuery())) == [Count(Window("nike", "ad", 0), 4, 4 * (2**62 - 1))]
+    assert (store.totals().clicks, store.totals().windows) == (4, 1)
+    store.close()
+
+
 def test_a_reader_goes_on_while_the_segment_that_it_reads_is_dropped(tmp_path: Path) -> None:
     # given a reader in the middle of the ids
     store = DuckDBStore(tmp_path / "counts.duckdb")

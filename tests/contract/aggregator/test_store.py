@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from devstack.postgres import Postgres
-from hotkey_aggregator.events import LATEST_CLICK_TIME, Reason
+from hotkey_aggregator.events import LATEST_CLICK_TIME, MAX_COST, MILLIONTHS, Reason
 from hotkey_aggregator.store import (
     HOUR_MILLISECONDS,
     Committed,
@@ -135,6 +135,25 @@ def test_costs_beyond_32_bits_are_summed(store: Store) -> None:
     store.commit(flush(Row("1", cost=dear), Row("2", cost=dear)))
     store.commit(flush(Row("3", cost=dear), Row("1", cost=dear), at=2))
     assert [count.cost for count in store.counts(CountQuery())] == [3 * dear]
+
+
+def test_costs_beyond_64_bits_are_summed(store: Store) -> None:
+    # given clicks as dear as they may be, more of them than 64 bits hold the cost of
+    dearest, many = MAX_COST * MILLIONTHS, 10_000
+    first = [Row(f"a{n}", cost=dearest) for n in range(many)]
+    second = [Row(f"b{n}", cost=dearest) for n in range(many)]
+
+    # when
+    store.commit(flush(*first))
+    store.commit(flush(*second, Row("cheap", "adidas", cost=7), at=many))
+    store.expire(0)
+
+    # then
+    assert list(store.counts(CountQuery())) == [
+        Count(Window("adidas", "ad", 0), 1, 7),
+        Count(Window("nike", "ad", 0), 2 * many, 2 * many * dearest),
+    ]
+    assert store.totals().windows == 2
 
 
 def test_columns_may_be_any_sequences(store: Store) -> None:
