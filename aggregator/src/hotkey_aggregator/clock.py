@@ -13,7 +13,8 @@ DAY_MILLISECONDS = 24 * 3_600_000
 MOST_AHEAD_MILLISECONDS = 3_600_000
 """What a record may be ahead of the broker's clock."""
 LONGEST_DISTRUST_MILLISECONDS = 7 * DAY_MILLISECONDS
-"""Records that all bear old timestamps must not make the store keep everything for ever."""
+"""Records that all bear old timestamps must not make the store keep everything for ever: after so long in one
+process the time since its start is believed, which no jump of the clock is part of."""
 
 
 def wall_milliseconds() -> int:
@@ -21,11 +22,22 @@ def wall_milliseconds() -> int:
     return int(time.time() * 1000)
 
 
+def steady_milliseconds() -> int:
+    """Milliseconds since some moment, whatever is done to the clock."""
+    return int(time.monotonic() * 1000)
+
+
 class Clock:
     """Times in unix milliseconds."""
 
-    def __init__(self, wall: Callable[[], int] = wall_milliseconds) -> None:
+    def __init__(
+        self,
+        wall: Callable[[], int] = wall_milliseconds,
+        steady: Callable[[], int] = steady_milliseconds,
+    ) -> None:
         self._wall = wall
+        self._steady = steady
+        self._started, self._steady_start = wall(), steady()
         self._newest = 0
 
     def now(self) -> int:
@@ -44,7 +56,11 @@ class Clock:
         if not self._newest:
             return None
         now = self.now()
-        return max(min(now, self._newest), now - LONGEST_DISTRUST_MILLISECONDS)
+        running = self._steady() - self._steady_start
+        believed = self._newest
+        if running >= LONGEST_DISTRUST_MILLISECONDS:
+            believed = max(believed, self._started + running - LONGEST_DISTRUST_MILLISECONDS)
+        return min(now, believed)
 
     def behind(self) -> int:
         """By how much this clock is surely behind the brokers'; 0 where that does not show."""
