@@ -236,7 +236,13 @@ class Pipeline:
             if (now := self._clock.to_forget_by()) is not None:
                 self._writer.do(lambda: self._expire(now))
         if not self._paused and self._assignment.settle():
-            self._serve_dead_letters(self._pending.sources)
+            self._serve_dead_letters(self._buried())
+
+    def _buried(self) -> set[Source]:
+        """Whose dead letters are ours to bring: of what is read, and of logs that stood in its place."""
+        places = self._assignment.places
+        former = {source for source in self._positions if (source.topic, source.partition) in places}
+        return former.union(self._pending.sources)
 
     def _known_topics(self) -> set[str]:
         """The stream's topics: what is read by us or by others, and what the table says is to be read."""
@@ -297,7 +303,7 @@ class Pipeline:
         self._reports.flushed(written, watermark, now)
         self._tell(watermark=watermark, committed_at=now)
         if written.flush.dead:
-            self._serve_dead_letters(self._pending.sources)
+            self._serve_dead_letters(self._buried())
         try:
             self._broker_offsets.publish(self._consumer, self._positions, self._pending.sources)
         except KafkaException as error:
@@ -331,7 +337,7 @@ class Pipeline:
                 self._consumer.pause(partitions)
             self._reports.assignment("assigned", partitions, len(self._assignment.places))
             self._tell(joined=True)
-            self._serve_dead_letters(self._pending.sources)
+            self._serve_dead_letters(self._buried())
             if partitions:
                 self._flush_soon()
 
@@ -357,7 +363,7 @@ class Pipeline:
         self._broker_offsets.keep(self._pending.sources)
         self._reports.assignment(event, partitions, len(self._assignment.places))
         self._tell(joined=True)
-        self._serve_dead_letters(self._pending.sources)
+        self._serve_dead_letters(self._buried())
 
     def _drain(self) -> bool:
         """Flush all that waits; False when the store did not take it in time and it was given up."""

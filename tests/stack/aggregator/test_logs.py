@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from devstack import Stack
-from hotkey_aggregator.store import HOUR_MILLISECONDS, Flush, Keeping, OffsetMove, Position
+from hotkey_aggregator.events import Reason
+from hotkey_aggregator.store import HOUR_MILLISECONDS, DeadLetter, Flush, Keeping, OffsetMove, Position
 from hotkey_aggregator.stores import StoreAddress
 from tests.stack.aggregator.clicks import click, make_topic, producer, send_clicks
 from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
 from tests.stack.aggregator.process import AggregatorProcess, wait_until
+from tests.stack.aggregator.test_dead_letters import letters
 
 
 def make_anew(stack: Stack, topic: str, partitions: int = 1) -> None:
@@ -97,6 +100,28 @@ def test_a_topic_made_anew_while_the_aggregator_was_away_is_read_from_its_beginn
     # then
     clicks_are(away, old + new)
     assert "event=topic_recreated" in away.log_text()
+
+
+def test_dead_letters_of_a_topic_that_was_made_anew_are_brought_all_the_same(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given a dead letter that waits in the store
+    topic = new_topic(1)
+    away = counted_and_stopped(stack, topic, aggregator, ["e0"])
+    store = StoreAddress(f"duckdb:{away.db}").open(Keeping())
+    ((source, position),) = store.positions().items()
+    after = replace(position, next_offset=2)
+    letter = DeadLetter(source, 1, Reason.NOT_JSON, "nonsense", value=b"nonsense")
+    store.commit(Flush(dead=(letter,), moves=(OffsetMove(source, position.next_offset, after),)))
+    store.close()
+
+    # when its topic is made anew
+    make_anew(stack, topic)
+    away.start()
+
+    # then it is brought
+    (brought,) = letters(stack, f"{topic}.dead", 1)
+    assert (brought["value"], brought["hotkey-dead-offset"]) == (b"nonsense", b"1")
 
 
 def test_records_that_expired_before_they_were_read_are_told_with_their_number(
