@@ -55,7 +55,8 @@ class Pending:
 
     @property
     def value_bytes(self) -> int:
-        """Size of the values that they were read from: an upper bound of the ids that are held."""
+        """Size of the values that they were read from, an upper bound of the ids that are held, and of all
+        else that dead letters keep."""
         return self._bytes
 
     @property
@@ -81,6 +82,8 @@ class Pending:
         former = self.source(source.topic, source.partition)
         if former is not None and former != source:
             self._retired.add(former)
+        # A broker that is behind may have told of another log in between.
+        self._retired.discard(source)
         if source not in self._sources:
             self._sources.append(source)
         self._numbers[source.topic, source.partition] = self._sources.index(source)
@@ -212,7 +215,7 @@ class Pending:
 
     def _letter(self, rows: Rows, index: int, error: NotAClickError) -> DeadLetter:
         record = rows.records[index]
-        return DeadLetter(
+        letter = DeadLetter(
             self._sources[rows.source_of[index]],
             int(rows.offsets[index]),
             error.reason,
@@ -222,6 +225,9 @@ class Pending:
             tuple((name, _bytes(value)) for name, value in record.headers() or ()),
             record.timestamp()[1],
         )
+        kept = (letter.key, *(value for _, value in letter.headers))
+        self._bytes += sum(len(one) for one in kept if one) + sum(len(name) for name, _ in letter.headers)
+        return letter
 
 
 def _next_offset(position: Position | None) -> int | None:

@@ -172,10 +172,11 @@ def test_a_click_older_than_the_windows_or_of_a_time_to_come_is_no_click_to_coun
     assert list(flush.clicks.event_ids) == (["a", "b", "c"] if reason is None else ["a", "c"])
 
 
-def test_what_waits_is_bounded_by_events_and_by_their_bytes() -> None:
+def test_what_waits_is_bounded_by_events_and_by_their_bytes_and_by_all_that_dead_letters_keep() -> None:
     pending = assigned(P0)
     pending.take([*read(P0, "a"), Read(P0, 1, b"bad")], NOW)
-    assert (pending.events, pending.value_bytes) == (2, len(value("a")) + 3)
+    kept = len(b"nike:7" + b"trace" + b"1" + b"none")
+    assert (pending.events, pending.value_bytes) == (2, len(value("a")) + 3 + kept)
 
 
 def test_records_of_a_partition_that_is_not_assigned_are_left_out() -> None:
@@ -220,6 +221,24 @@ def test_a_topic_made_anew_is_another_source_and_what_was_read_of_the_old_one_is
     assert set(pending.sources) == {P0_ANEW}
     pending.take(read(P0_ANEW, "c", start=1), NOW)
     assert [move.source for move in pending.flush(NOW).moves] == [P0_ANEW]
+
+
+def test_a_log_that_was_taken_for_another_one_in_between_goes_on_as_it_was() -> None:
+    # given a log of which a broker said once that it was made anew
+    pending = assigned(P0, stored=Position(70))
+    pending.take(read(P0, "a", start=70), NOW)
+    pending.assign(P0_ANEW, None)
+
+    # when it is known to be the one that it was
+    pending.assign(P0, Position(70))
+    pending.take(read(P0, "a", "b", start=70), NOW)
+
+    # then it is read and flushed on
+    flush = pending.flush(NOW)
+    assert [(move.source, move.expected, move.position.next_offset) for move in flush.moves] == [(P0, 70, 72)]
+    assert set(pending.sources) == {P0}
+    pending.take(read(P0, "c", start=72), NOW)
+    assert [move.expected for move in pending.flush(NOW).moves] == [72]
 
 
 def test_what_is_dropped_is_not_flushed_and_nothing_is_assigned() -> None:
