@@ -155,7 +155,8 @@ class CountedIds:
         last = self._file.rows("select number, ends from segments order by number desc limit 1")
         if last and last[0][1] is None:
             self._file.rows("update segments set ends = ? where ends is null", [ends])
-        elif not last or now >= last[0][1]:
+        elif not last or now >= last[0][1] or last[0][1] > ends + self._horizon:
+            # One of a time far to come is of a clock that was put back: it would take in all ids for ever.
             number = last[0][0] + 1 if last else 0
             self._file.rows("insert into segments values (?, ?)", [number, ends])
             self._file.rows(IDS.format(number=number))

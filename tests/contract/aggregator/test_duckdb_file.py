@@ -447,6 +447,26 @@ def test_ids_are_forgotten_by_the_hour_in_which_they_came(tmp_path: Path) -> Non
     store.close()
 
 
+def test_ids_that_come_after_a_clock_was_years_ahead_are_forgotten_in_their_time(tmp_path: Path) -> None:
+    # given an id that came while the clock was ahead, and some that came afterwards
+    store = DuckDBStore(tmp_path / "counts.duckdb")
+    years = 50 * 365 * HORIZON
+    store.commit(flush(Row("before"), now=0))
+    store.commit(flush(Row("ahead"), at=1, now=years))
+    for hour in range(1, 4):
+        now = hour * HOUR_MILLISECONDS
+        store.commit(flush(Row(f"{hour}"), at=hour + 1, now=now))
+
+    # when
+    known = store.commit(flush(*(Row(one) for one in ("before", "ahead", "1", "3")), source=P1, now=now))
+    store.expire(HORIZON + 3 * HOUR_MILLISECONDS)
+
+    # then
+    assert known.duplicates == 4
+    assert ids(store) == Counter(["ahead", "3"])
+    store.close()
+
+
 def test_recent_counts_are_merged_and_read_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given windows that several flushes brought, and another after they were merged
     monkeypatch.setattr("hotkey_aggregator.duckdb_store.MERGE_ROWS", 3)
