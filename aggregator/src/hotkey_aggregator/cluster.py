@@ -43,6 +43,8 @@ class Look:
     """High watermarks by topic and partition, as the leaders gave them after `asked_at`."""
     whole: bool = True
     """Whether each topic was answered for: with what it is, or that it is not there."""
+    all_ends: bool = True
+    """Whether the end of each log that was asked for is known."""
 
 
 class Cluster:
@@ -124,7 +126,7 @@ class Cluster:
             return None
         self._asked = None
         look = asked.look()
-        if len(look.ends) < len(asked.ends):
+        if not look.all_ends:
             # The client remembers for ever that a new partition had no leader, unless it looks at the topic.
             for topic in {partition.topic for partition in asked.ends}:
                 self._remind(topic)
@@ -164,7 +166,7 @@ class _Asked:
             for partition, future in self.ends.items()
             if future.exception(0) is None
         }
-        return Look(self.at, topics, ends, whole)
+        return Look(self.at, topics, ends, whole, len(ends) == len(self.ends))
 
 
 def _facts(description: Any) -> TopicFacts:

@@ -21,6 +21,8 @@ class Condition:
     paused: bool = False
     store_outage: str | None = None
     """What the store said last, while it does not answer."""
+    kafka_silent: bool = False
+    """Whether Kafka has told nothing for some time."""
     unplaced: int = 0
     """Assigned partitions of which it is not known yet where to read on."""
 
@@ -32,6 +34,8 @@ class Condition:
             reasons.append(f"the store does not answer: {self.store_outage}")
         if not self.joined:
             reasons.append("Kafka has given no partitions to this member of the group yet")
+        if self.kafka_silent:
+            reasons.append("Kafka does not answer: what it holds is not read")
         if self.unplaced:
             reasons.append(f"of {self.unplaced} partitions it is not known where to read on: see the log")
         return tuple(reasons)

@@ -33,6 +33,7 @@ class Lookout:
         self._lateness = lateness_milliseconds
         self._clock = clock
         self._due = 0.0
+        self._heard = time.monotonic()
         self._living: frozenset[Source] = frozenset()
 
     @property
@@ -40,10 +41,15 @@ class Lookout:
         """All logs of the stream's topics as they are now, whoever reads them."""
         return self._living
 
+    @property
+    def silent_seconds(self) -> float:
+        """How long Kafka has told nothing of what it was asked."""
+        return time.monotonic() - self._heard
+
     def look(self, topics: Callable[[], set[str]]) -> int | None:
         """Take in the look that is complete, and begin the next when it is due.
 
-        Returns the lag in records where a look was complete. `topics` are the stream's.
+        Returns the lag in records where a look was complete and told it. `topics` are the stream's.
         """
         found = self._cluster.answer()
         lag = None if found is None else self._take(found)
@@ -54,7 +60,9 @@ class Lookout:
             self._cluster.ask(topics(), places, self._clock())
         return lag
 
-    def _take(self, look: Look) -> int:
+    def _take(self, look: Look) -> int | None:
+        if look.whole or look.ends:
+            self._heard = time.monotonic()
         if look.whole:
             self._living = frozenset(
                 Source(name, partition, facts.id)
@@ -65,7 +73,8 @@ class Lookout:
             topic = look.topics.get(source.topic)
             if topic is not None and topic.id != source.topic_id:
                 self._assignment.lose_place([(source.topic, source.partition)])
-        return sum(self._left_of(place, end, look.asked_at) for place, end in look.ends.items())
+        left = sum(self._left_of(place, end, look.asked_at) for place, end in look.ends.items())
+        return left if look.all_ends else None
 
     def _left_of(self, place: tuple[str, int], end: int, asked_at: int) -> int:
         """Records of a partition that were not read yet; where there are none, it is complete up to then."""

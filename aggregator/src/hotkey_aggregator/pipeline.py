@@ -58,6 +58,8 @@ PAUSED_SECONDS = 0.05
 EXPIRE_SECONDS = 60.0
 FIRST_FLUSH = 0.2
 """Of the time from flush to flush: how long a flush waits at most after an assignment."""
+SILENT_SECONDS = 20.0
+"""After so long without an answer of Kafka the counts are not taken to get newer."""
 HANDOVER_SECONDS = 20.0
 """How long a rebalance, and the end of the process, waits for the store to take a flush."""
 
@@ -101,7 +103,7 @@ class Pipeline:
         self._positions: dict[Source, Position] = {}
         self._flight = Flight(writer, told.beat)
         self._batch = FEWEST_RECORDS
-        self._paused = False
+        self._paused = self._silent = False
         self._broker_offsets = BrokerOffsets()
         self._failure: Exception | None = None
         self._flush_due = 0.0
@@ -231,6 +233,9 @@ class Pipeline:
             self._tell(lag_records=lag)
             if not self._flight.is_under_way:
                 self._distrust_marks()
+        if (silent := self._lookout.silent_seconds > SILENT_SECONDS) != self._silent:
+            self._silent = silent
+            self._tell(kafka_silent=silent)
         if time.monotonic() >= self._expire_due and not self._flight.is_under_way:
             self._expire_due = time.monotonic() + EXPIRE_SECONDS
             if (now := self._clock.to_forget_by()) is not None:

@@ -68,11 +68,16 @@ def test_the_watermark_stands_while_no_broker_says_that_there_is_nothing_to_read
     try:
         marking.wait_until(lambda: marking.readiness()["freshness_seconds"] > 6, "the counts get older")
         assert watermark(marking) <= gone_at
+
+        # then it says so
+        marking.wait_until(lambda: not marking.readiness()["ready"], "it is not ready")
+        assert marking.readiness()["reasons"] == ["Kafka does not answer: what it holds is not read"]
     finally:
         stack.kafka.nodes[0].restart()
 
-    # then it goes on when the broker is back
+    # and goes on when the broker is back
     marking.wait_until(lambda: watermark(marking) > gone_at + 6_000, "the watermark goes on")
+    marking.wait_until(lambda: marking.readiness()["ready"], "ready again")
 
 
 DAY = 24 * 3_600_000

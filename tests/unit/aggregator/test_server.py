@@ -223,6 +223,7 @@ def test_readiness_tells_how_fresh_the_counts_are(server: CountsServer) -> None:
             "the store does not answer: no route to h",
         ),
         (Condition(), 0.0, "Kafka has given no partitions"),
+        (Condition(joined=True, kafka_silent=True), 0.0, "Kafka does not answer"),
         (Condition(joined=True, unplaced=2), 0.0, "of 2 partitions it is not known where to read on"),
         (Condition(joined=True), 61.0, "the loop has not turned for 61 s"),
     ],
