@@ -49,7 +49,7 @@ class ClosedSegments:
         self._changed = threading.Condition(self._lock)
         self._filters: list[IdFilter] = []
         self._filter_of: dict[int, IdFilter] = {}
-        self._known: set[int] = set()
+        self._known: dict[int, int | None] = {}  # how many ids each held when it was read
         self._unknown: list[Segment] = []
         self._thread: threading.Thread | None = None
         self._reading = False
@@ -70,12 +70,15 @@ class ClosedSegments:
     def asked(self, digests: Integers, segments: Sequence[Segment]) -> Iterator[tuple[Segment, Integers]]:
         """Segments, each with those of the digests that it may have."""
         with self._lock:
-            known = set(self._known)
+            known = dict(self._known)
             found = {id(each): each.find(_hashes(digests)) for each in self._filters} if known else {}
         for segment in segments:
-            if segment.number not in known:
+            # A server that went back in time may close a segment again, with other ids.
+            if segment.is_open or known.get(segment.number) != segment.ids:
                 yield segment, digests
                 continue
+            if segment.number not in self._filter_of:
+                continue  # it holds no ids
             rows, names = found[id(self._filter_of[segment.number])]
             suspects = np.unique(rows[names == name_of(segment.number)])
             if len(suspects):
@@ -85,9 +88,10 @@ class ClosedSegments:
         """Forget what is gone from all `segments`, and begin to read what is new among them."""
         closed = {segment.number: segment for segment in segments if not segment.is_open and segment.listed}
         with self._lock:
-            for gone in self._filter_of.keys() - closed.keys():
-                self._filter_of.pop(gone).forget(gone)
-                self._known.discard(gone)
+            for number in self._known.keys() | self._filter_of.keys():
+                held = closed.get(number)
+                if held is None or self._known.get(number, held.ids) != held.ids:
+                    self._forget(number)
             self._filters = [each for each in self._filters if len(each)] or self._filters[:1]
             # The oldest first: a filter takes and forgets them in one order.
             self._unknown = [closed[number] for number in sorted(closed.keys() - self._known)]
@@ -132,7 +136,7 @@ class ClosedSegments:
             return self._unknown[0] if self._unknown and not self._closing.is_set() else None
 
     def _read_one(self, segment: Segment) -> None:
-        complete = False
+        complete, ids = False, 0
         try:
             with self._connections.read() as connection, connection.transaction():
                 for digests in segment.digests(connection):
@@ -140,15 +144,22 @@ class ClosedSegments:
                         return
                     with self._lock:
                         self._room_for(segment).add(_hashes(digests), segment.number)
-            complete = True
+                    ids += len(digests)
+            # A standby that lags may have answered: what it has not got yet is asked for.
+            complete = ids == segment.ids
         finally:
             with self._lock:
                 self._unknown = [each for each in self._unknown if each.number != segment.number]
                 if complete:
-                    self._known.add(segment.number)
-                elif segment.number in self._filter_of:
-                    self._filter_of.pop(segment.number).forget(segment.number)
+                    self._known[segment.number] = segment.ids
+                else:
+                    self._forget(segment.number)
                 self._changed.notify_all()
+
+    def _forget(self, number: int) -> None:
+        self._known.pop(number, None)
+        if number in self._filter_of:
+            self._filter_of.pop(number).forget(number)
 
     def _room_for(self, segment: Segment) -> IdFilter:
         if segment.number not in self._filter_of:

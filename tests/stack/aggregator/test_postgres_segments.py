@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class BoldSegments(ClosedSegments):
 
     def _read_one(self, segment: Segment) -> None:
         self._room_for(segment)
-        self._known.add(segment.number)
+        self._known[segment.number] = segment.ids
         self._unknown.remove(segment)
 
 
@@ -159,6 +160,61 @@ def test_a_segment_whose_reading_was_cut_off_is_read_again(
     assert lost == [1]
     assert asked_of(store, [Row("new")]) == [2]
     assert store.commit(flush(*old, source=P1, now=HOUR_MILLISECONDS)).duplicates == 50
+
+
+def test_a_segment_that_was_closed_without_ids_is_none_to_ask(
+    postgres: Postgres, schema: str, store: TimedStore
+) -> None:
+    # given an hour in which nothing came but an id of the hour before
+    for hour, name in enumerate("112"):
+        store.commit(flush(Row(name), at=hour or None, now=hour * HOUR_MILLISECONDS))
+    until_read(store)
+    assert segments(postgres, schema) == {"ids_1": 1, "ids_2": 0, "ids_3": 1}
+
+    # when, then
+    again = store.commit(flush(Row("1"), Row("2"), Row("3"), source=P1, now=2 * HOUR_MILLISECONDS))
+    assert (again.counted, again.duplicates) == (1, 2)
+
+
+def test_a_segment_of_which_a_lagging_standby_told_too_little_is_asked_for_every_id(
+    postgres: Postgres, schema: str, store: TimedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a member that has read all but one digest of the first hour
+    whole = Segment.digests
+    monkeypatch.setattr(
+        Segment, "digests", lambda segment, connection: (each[1:] for each in whole(segment, connection))
+    )
+    old = [Row(f"{number}") for number in range(50)]
+    store.commit(flush(*old, now=0))
+    store.commit(flush(Row("later"), at=50, now=HOUR_MILLISECONDS))
+    until_read(store)
+
+    # when, then
+    again = store.commit(flush(*old, source=P1, now=HOUR_MILLISECONDS))
+    assert (again.counted, again.duplicates) == (0, 50)
+
+
+def test_a_segment_that_was_closed_anew_with_more_ids_is_asked_and_read_again(
+    postgres: Postgres, schema: str, store: TimedStore
+) -> None:
+    # given a segment that was read
+    for hour in range(2):
+        store.commit(flush(Row(f"{hour}"), at=hour or None, now=hour * HOUR_MILLISECONDS))
+    until_read(store)
+    fresh = store._hashing(["fresh"], 0)
+    with store._connections.write("list segments") as connection:
+        _, read = postgres_segments.segments(connection)
+    closed = store.closed_segments
+    assert list(closed.asked(fresh, [read])) == []
+
+    # when a failover has lost its closing, and it was filled and closed again, or is still open
+    for other in (replace(read, ids=2), replace(read, ids=None)):
+        # then
+        assert [segment for segment, _ in closed.asked(fresh, [other])] == [other]
+    closed.follow([replace(read, ids=None)])
+    closed.follow([read])
+    until_read(store)
+    assert list(closed.asked(fresh, [read])) == []
 
 
 def test_a_segment_that_has_grown_large_is_followed_by_another(
