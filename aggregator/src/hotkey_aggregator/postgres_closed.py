@@ -138,7 +138,7 @@ class ClosedSegments:
     def _read_one(self, segment: Segment) -> None:
         complete, ids = False, 0
         try:
-            with self._connections.read() as connection, connection.transaction():
+            with self._connections.read(own=True) as connection, connection.transaction():
                 for digests in segment.digests(connection):
                     if self._closing.is_set():
                         return

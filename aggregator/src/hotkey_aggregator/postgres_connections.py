@@ -1,4 +1,4 @@
-"""The connections of the PostgreSQL store: one that writes, a pool for readers, their settings.
+"""The connections of the PostgreSQL store: one that writes, pools that read, their settings.
 
 They are made again after they were lost; what an error means is decided in `postgres_errors`.
 """
@@ -20,12 +20,21 @@ from hotkey_aggregator.postgres_copy import Integers, int8_array
 from hotkey_aggregator.postgres_errors import TRY_AGAIN_AT_ONCE, connect_error, place, store_error
 
 READERS = 4
+OWN = 3
+"""For what counting itself reads: it must not wait behind the queries of people."""
+
+RECONNECT_SECONDS = 5.0
+"""How long a pool tries by itself, at growing distances; then whoever asks next makes it try at once."""
 
 _SESSION = {
     # Ends a member that was frozen in the middle of a flush: others wait for its locks.
     "idle_in_transaction_session_timeout": "30s",
     "statement_timeout": "120s",
     "lock_timeout": "60s",
+    # No timeout ends a COPY whose client is silent: only that its machine does not answer is noticed.
+    "tcp_keepalives_idle": "20",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
     # Each statement must see what was committed while it waited for a lock.
     "default_transaction_isolation": "read committed",
     "jit": "off",
@@ -61,17 +70,7 @@ class Connections:
         self._dsn = dsn
         self._writing = threading.Lock()
         self._writer: Connection[Any] | None = None
-        self._readers = ConnectionPool(
-            dsn,
-            kwargs={"autocommit": True, **_network(dsn)},
-            configure=lambda connection: self._configure(connection, _READING),
-            check=ConnectionPool.check_connection,
-            min_size=0,
-            max_size=READERS,
-            timeout=10,
-            max_idle=60,
-            open=False,
-        )
+        self._readers, self._own = self._pool(READERS), self._pool(OWN)
 
     @contextmanager
     def write(self, doing: str) -> Iterator[Connection[Any]]:
@@ -106,12 +105,30 @@ class Connections:
         for name, value in {"search_path": f'"{self.schema}"', **settings}.items():
             connection.execute("select set_config(%s, %s, false)", [name, value])
 
+    def _pool(self, size: int) -> ConnectionPool[Connection[Any]]:
+        return ConnectionPool(
+            self._dsn,
+            kwargs={"autocommit": True, **_network(self._dsn)},
+            configure=lambda connection: self._configure(connection, _READING),
+            check=ConnectionPool.check_connection,
+            min_size=0,
+            max_size=size,
+            timeout=10,
+            max_idle=60,
+            reconnect_timeout=RECONNECT_SECONDS,
+            open=False,
+        )
+
     @contextmanager
-    def read(self) -> Iterator[Connection[Any]]:
-        """A connection of its own for a reader, or for a write that is one statement."""
-        self._readers.open()
+    def read(self, *, own: bool = False) -> Iterator[Connection[Any]]:
+        """A connection of its own for a reader, or for a write that is one statement.
+
+        `own`: what counting rests on, not a query of people's.
+        """
+        pool = self._own if own else self._readers
+        pool.open()
         try:
-            with self._readers.connection() as connection:
+            with pool.connection() as connection:
                 yield connection
         except psycopg.Error as error:
             raise store_error(self.where, "answer a reader", error) from error
@@ -127,6 +144,7 @@ class Connections:
     def close(self) -> None:
         """Close them all."""
         self._readers.close()
+        self._own.close()
         with self._writing:
             self._let_go()
 

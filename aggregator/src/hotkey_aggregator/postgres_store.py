@@ -141,7 +141,7 @@ class PostgresStore:
 
     def positions(self) -> Mapping[Source, Position]:
         """See `Store.positions`."""
-        with self._connections.read() as connection:
+        with self._connections.read(own=True) as connection:
             rows = connection.execute(_POSITIONS).fetchall()
         return {Source(*row[:3]): Position(*row[3:]) for row in rows}
 
@@ -307,12 +307,12 @@ class PostgresStore:
 
     def undelivered(self, sources: Collection[Source], limit: int) -> Sequence[DeadLetter]:
         """See `Store.undelivered`."""
-        with self._connections.read() as connection:
+        with self._connections.read(own=True) as connection:
             return undelivered(connection, sources, limit)
 
     def delivered(self, letters: Sequence[DeadLetter]) -> None:
         """See `Store.delivered`."""
-        with self._connections.read() as connection:
+        with self._connections.read(own=True) as connection:
             mark_delivered(connection, letters)
 
     def expire(self, now: int) -> None:

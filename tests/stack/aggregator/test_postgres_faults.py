@@ -19,6 +19,7 @@ from psycopg import Connection
 from devstack.postgres import Postgres
 from devstack.process import until
 from hotkey_aggregator.events import Reason
+from hotkey_aggregator.postgres_connections import READERS
 from hotkey_aggregator.postgres_copy import Hashing, Integers
 from hotkey_aggregator.postgres_days import DAY_MILLISECONDS
 from hotkey_aggregator.postgres_ids import Sorted
@@ -30,13 +31,14 @@ from hotkey_aggregator.store import (
     DeadLetter,
     Flush,
     Keeping,
+    Position,
     StoreError,
     StoreUnavailableError,
     Totals,
     was_committed,
 )
 from hotkey_aggregator.windows import Clicks
-from tests.contract.aggregator.flushes import P1, Row, clicks, flush, move
+from tests.contract.aggregator.flushes import P0, P1, Row, clicks, flush, move
 from tests.postgres_server import TimedStore, new_schema, running_postgres, until_backends_wait
 from tests.stack.aggregator.test_postgres_members import BEFORE_MIDNIGHT, held_up, ids, in_thread, tables
 
@@ -212,6 +214,19 @@ def test_a_restarted_server_is_found_again_by_readers(postgres: Postgres, store:
     assert store.totals().clicks == 1
     postgres.restart()
     assert store.totals().clicks == 1
+
+
+def test_readers_do_not_hold_up_what_counting_asks(store: PostgresStore) -> None:
+    # given readers in the middle of the ids, as many as may read at once
+    store.commit(flush(*(Row(f"{number}") for number in range(30_000))))
+    reading = [store.event_ids() for _ in range(READERS)]
+    for each in reading:
+        next(each)
+
+    # when, then
+    assert store.positions() == {P0: Position(30_000)}
+    assert list(store.undelivered([P0], 1)) == []
+    store.delivered([])
 
 
 def test_without_a_free_connection_the_store_is_unavailable(postgres: Postgres, schema: str) -> None:
