@@ -9,6 +9,7 @@ It knows SQL and nothing of Kafka.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import psycopg
 from psycopg import Connection
 
 from hotkey_aggregator.events import LATEST_CLICK_TIME
+from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.postgres_closed import ClosedSegments
 from hotkey_aggregator.postgres_connections import Connections
 from hotkey_aggregator.postgres_copy import escaped, seeded, unescaped
@@ -61,6 +63,8 @@ PATIENCE = "1s"
 """How long all flushes may have to wait for those in flight so that a large segment is closed."""
 UNASKED_AFTER = 10
 """Flushes without a duplicate until the open segment is no longer asked before it is written to."""
+
+log = logging.getLogger("hotkey_aggregator")
 
 LATER = (psycopg.errors.LockNotAvailable, *TRY_AGAIN_AT_ONCE)
 
@@ -155,10 +159,13 @@ class PostgresStore:
                 self.closed_segments.follow(kept)
             if kept and kept[0].is_large:
                 self._begin_segment(flush.now, kept, patience=PATIENCE)
-        with suppress(StoreError):
-            if flush.now >= self._merge_at:
-                self._merge_at = flush.now + MERGE_MILLISECONDS
+        if flush.now >= self._merge_at:
+            self._merge_at = flush.now + MERGE_MILLISECONDS
+            try:
                 self.merge(flush.now - MERGE_MILLISECONDS)
+            except StoreError as error:
+                # Flushes go on without it, and so would not tell.
+                log.warning(line("merge_put_off", detail=error))
         return committed
 
     def merge(self, before: int) -> None:
