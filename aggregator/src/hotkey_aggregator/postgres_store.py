@@ -323,10 +323,11 @@ class PostgresStore:
             mark_delivered(connection, letters)
 
     def expire(self, now: int) -> None:
-        """See `Store.expire`; by the database's clock. What a reader holds is dropped by a later call."""
+        """See `Store.expire`; past by the database's clock too. What is being read is dropped later."""
         try:
             with self._connections.write("expire") as connection:
-                at = self._now(connection, now)
+                # One clock that runs ahead, whichever it is, must not make the store forget.
+                at = min(now, self._now(connection, now))
                 if not past(connection, at, self._keeping):
                     return
                 with connection.transaction():

@@ -367,6 +367,30 @@ def test_expiring_drops_the_tables_of_past_days(postgres: Postgres, schema: str)
     store.close()
 
 
+class AheadStore(PostgresStore):
+    """On a server whose clock is a year ahead."""
+
+    def _now(self, connection: Connection[Any], given: int) -> int:
+        return super()._now(connection, given) + 365 * DAY_MILLISECONDS
+
+
+def test_a_server_whose_clock_is_ahead_forgets_nothing(
+    postgres: Postgres, schema: str, store: PostgresStore
+) -> None:
+    # given ids and counts that are older than the server's clock allows
+    now = int(time.time() * 1000)
+    store.commit(flush(Row("1", time=now), now=now))
+    ahead = AheadStore(postgres.dsn, schema=schema)
+
+    # when
+    ahead.expire(now)
+
+    # then
+    assert ahead.totals() == Totals(clicks=1, event_ids=1, windows=1, dead=0)
+    assert len(list(ahead.counts(CountQuery()))) == 1
+    ahead.close()
+
+
 def test_a_day_that_is_being_read_is_dropped_later(postgres: Postgres, schema: str) -> None:
     # given a reader in the middle of the ids
     store = TimedStore(postgres.dsn, schema=schema)
