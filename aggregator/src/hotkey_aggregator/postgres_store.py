@@ -333,6 +333,8 @@ class PostgresStore:
                 with connection.transaction():
                     connection.execute("set local statement_timeout = 0; set local lock_timeout = '2s'")
                     self._enter_alone(connection)
+                    # All flushes wait meanwhile: whoever reads for long is not waited for.
+                    connection.execute("set local lock_timeout = '100ms'")
                     past(connection, at, self._keeping).drop(connection)
         except StoreUnavailableError as error:
             if not isinstance(error.__cause__, LATER):

@@ -70,8 +70,8 @@ class Past:
 
 
 def past(connection: Connection[Any], now: int, keeping: Keeping) -> Past:
-    """What is to be dropped at this time (unix milliseconds)."""
+    """What is to be dropped at this time (unix milliseconds), in the order in which readers lock tables."""
     return Past(
-        tuple(each for each in segments(connection) if each.ends + keeping.ids <= now),
+        tuple(each for each in reversed(segments(connection)) if each.ends + keeping.ids <= now),
         tuple(each for each in days(connection) if each.end + keeping.windows <= now),
     )
