@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hotkey_aggregator.duckdb_file import DuckDBFile
 from hotkey_aggregator.duckdb_schema import HASH_PROBE, IDS
-from hotkey_aggregator.id_filter import HEADROOM, Hashes, IdFilter, name_of
+from hotkey_aggregator.id_filter import Hashes, IdFilter, name_of, room_for
 from hotkey_aggregator.store import HOUR_MILLISECONDS
 
 SEGMENTS_A_HORIZON = 24
@@ -167,7 +167,7 @@ class CountedIds:
         with self._file.snapshot() as cursor:
             numbers = segments(cursor)
             stored = sum(_count(cursor, number) for number in numbers)
-            made = IdFilter(int(stored * HEADROOM) + more)
+            made = IdFilter(room_for(stored + more))
             for number in numbers:
                 for chunk in _hashes_of(cursor, number):
                     made.add(np.sort(chunk), number)

@@ -22,9 +22,11 @@ Hashes = NDArray[np.uint64]
 SEGMENTS = 63
 """Segments that can be told apart: 6 bits, less the value that an empty slot has."""
 
-LEAST_CAPACITY = 1_000_000
+LEAST_CAPACITY = 4_000_000
 HEADROOM = 1.1
 """Room beyond what is there when a filter is made, before it must be made anew from the store."""
+DOUBLED = 64_000_000
+"""Up to this capacity there is twice the room: to read all ids anew costs more than memory does there."""
 
 _SLOTS = 32
 _LOAD = 0.75
@@ -132,6 +134,11 @@ class IdFilter:
     def _block(self, hashes: Hashes) -> NDArray[np.int64]:
         # The high half of the hash, scaled to the number of blocks: ascending where the hashes are.
         return ((hashes >> np.uint64(32)) * self._blocks >> np.uint64(32)).astype(np.int64)
+
+
+def room_for(ids: int) -> int:
+    """The capacity of a filter that is made for a store which has so many ids, and gets more."""
+    return max(int(ids * HEADROOM), min(2 * ids, DOUBLED))
 
 
 def name_of(segment: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hotkey_aggregator import id_filter
-from hotkey_aggregator.id_filter import SEGMENTS, Hashes, IdFilter, name_of
+from hotkey_aggregator.id_filter import SEGMENTS, Hashes, IdFilter, name_of, room_for
 
 
 @pytest.fixture
@@ -91,3 +91,16 @@ def test_one_hash_in_several_segments_is_found_in_each(small: None) -> None:
     for segment in (3, 4, 9):
         ids.add(same, segment)
     assert found(ids, same[:1]) == {(7, name_of(3)), (7, name_of(4)), (7, name_of(9))}
+
+
+def test_a_growing_store_is_read_seldom_for_a_larger_filter() -> None:
+    # given a store of no ids that gets a hundred million, and a filter made anew whenever it is full
+    capacity, read = room_for(1), 0
+    while capacity < 100_000_000:
+        read += capacity
+        capacity = room_for(capacity)
+
+    # then ids are read seldom while they are few, and there is little room to spare when they are many
+    assert read < 5 * 100_000_000
+    assert capacity < 1.2 * 100_000_000
+    assert room_for(3_000_000) == 6_000_000
