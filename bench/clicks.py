@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -231,11 +231,6 @@ class Sending:
         assert self._process.stdin is not None
         self._process.stdin.close()
         return self.finish()
-
-
-def ids_of(settings: Settings, count: int) -> Iterator[str]:
-    """The ids of so many clicks of a sender."""
-    return (f"{settings.run}-{number}" for number in range(settings.first, settings.first + count))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 
+from bench.processes import cpu_seconds
 from devstack.part import Place
 from devstack.postgres import Postgres
 from devstack.process import Command
@@ -51,11 +51,7 @@ class LargePostgres(Postgres):
 
     def cpu_seconds(self) -> float:
         """User and system time of all its processes, those that have ended too."""
-        pid = self._running_record().pid
-        ticks = sum(_ticks(pid, 11, 15))
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            ticks += sum(_ticks(int(child), 11, 13))
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self._running_record().pid)
 
 
 def fill(dsn: str, schema: str, ids: int, now: int, say: Callable[[str], None] = lambda _: None) -> None:
@@ -96,8 +92,3 @@ def fill(dsn: str, schema: str, ids: int, now: int, say: Callable[[str], None] =
         ]
     for each in filling:
         each.result()
-
-
-def _ticks(pid: int, first: int, last: int) -> list[int]:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return [int(field) for field in fields[first:last]]

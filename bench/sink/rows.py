@@ -19,7 +19,7 @@ from confluent_kafka import Consumer
 
 from bench.aggregators import Aggregator
 from bench.postgres_fill import LargePostgres
-from bench.sink.processes import cpu_seconds
+from bench.processes import cpu_seconds
 from examples.demo.errors import DemoError
 from examples.demo.program import Program
 from hotkey_aggregator.postgres_store import PostgresStore

@@ -10,7 +10,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from bench.sink.processes import cpu_seconds, peak_megabytes
+from bench.processes import cpu_seconds, peak_megabytes
 from bench.sink.rows import Counter
 from bench.sink.steady import Sample, Steady, steady
 from examples.demo.errors import DemoError

@@ -11,7 +11,7 @@ import pytest
 
 from devstack import Stack
 from devstack.postgres import Postgres
-from tests.postgres_server import running_postgres
+from tests.postgres_server import new_schema, running_postgres
 from tests.stack.aggregator.clicks import make_topic
 from tests.stack.aggregator.process import AggregatorProcess
 
@@ -54,6 +54,12 @@ def new_database(postgres: Postgres, owner: str = "postgres") -> str:
     with psycopg.connect(postgres.dsn, autocommit=True) as connection:
         connection.execute(f"create database {name} owner {owner}".encode())
     return f"postgresql://{owner}@{postgres.address}/{name}"
+
+
+@pytest.fixture
+def schema() -> str:
+    """The name of a schema that nothing else uses."""
+    return new_schema()
 
 
 @pytest.fixture

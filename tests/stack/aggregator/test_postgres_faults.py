@@ -39,7 +39,7 @@ from hotkey_aggregator.store import (
 )
 from hotkey_aggregator.windows import Clicks
 from tests.contract.aggregator.flushes import P0, P1, Row, clicks, flush, move
-from tests.postgres_server import TimedStore, new_schema, running_postgres, until_backends_wait
+from tests.postgres_server import TimedStore, running_postgres, until_backends_wait
 from tests.stack.aggregator.test_postgres_members import BEFORE_MIDNIGHT, held_up, ids, in_thread, tables
 
 
@@ -48,11 +48,6 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A server that these tests may kill and fill."""
     with running_postgres(tmp_path_factory.mktemp("postgres-faults")) as server:
         yield server
-
-
-@pytest.fixture
-def schema() -> str:
-    return new_schema()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from hotkey_aggregator.store import (
 )
 from hotkey_aggregator.windows import Source
 from tests.contract.aggregator.flushes import P0, P1, Row, flush
-from tests.postgres_server import TimedStore, new_schema, until_backends_wait
+from tests.postgres_server import TimedStore, until_backends_wait
 
 BEFORE_MIDNIGHT = 1_767_311_999_000
 """2026-01-01T23:59:59Z in unix milliseconds."""
@@ -45,11 +45,6 @@ class LocklessStore(TimedStore):
         del connection
 
     _enter_alone = _enter
-
-
-@pytest.fixture
-def schema() -> str:
-    return new_schema()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from hotkey_aggregator.postgres_segments import Segment
 from hotkey_aggregator.postgres_store import PostgresStore
 from hotkey_aggregator.store import HOUR_MILLISECONDS, Committed, CountQuery, Position, Totals
 from tests.contract.aggregator.flushes import HOT, P0, P1, Row, flush
-from tests.postgres_server import TimedStore, new_schema, until_backends_wait
+from tests.postgres_server import TimedStore, until_backends_wait
 from tests.stack.aggregator.test_postgres_members import (
     AFTER_MIDNIGHT,
     BEFORE_MIDNIGHT,
@@ -37,11 +37,6 @@ from tests.stack.aggregator.test_postgres_members import (
 )
 
 VERSION_1 = Path(__file__).with_name("postgres_version_1.sql")
-
-
-@pytest.fixture
-def schema() -> str:
-    return new_schema()
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from collections import Counter
 import msgspec
 import pytest
 
+from bench.processes import cpu_seconds, family, peak_megabytes
 from bench.sink import Sinks, goals, section
 from bench.sink.events import HOT, HOT_SHARE, LATER_MILLISECONDS, Traffic
 from bench.sink.laboratory import Plan
 from bench.sink.plain_peer import count, count_once
-from bench.sink.processes import cpu_seconds, family, peak_megabytes
 from bench.sink.steady import NotSteadyError, Sample, Steady, steady
 from bench.sink.watching import Measure
 from hotkey_aggregator.events import Click, decode_all
