@@ -49,13 +49,6 @@ class Kube:
             raise DemoError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
-    def install_crds(self, folder: Path) -> None:
-        """Apply the custom resource definitions and wait until the API serves them."""
-        self.kubectl("apply", "-f", str(folder))
-        names = ("hotkeypolicies", "routingtables")
-        crds = [f"crd/{name}.{GROUP}" for name in names]
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", *crds)
-
     def create_namespace(self, name: str) -> None:
         """Create a namespace unless it is there."""
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}

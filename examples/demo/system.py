@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from devstack import Stack
+from devstack import Stack, crds
 from devstack.state import State
 from examples.demo.counts import Counts
 from examples.demo.errors import DemoError
@@ -39,7 +39,7 @@ class System:
         self.stack.wipe()
         self.stack.start()
         self.kube = Kube(self.stack.kubernetes.kubeconfig, NAMESPACE)
-        self.kube.install_crds(ROOT / "crds")
+        crds.install(self.kube.kubectl, ROOT / "crds")
         for namespace in (SYSTEM_NAMESPACE, NAMESPACE):
             self.kube.create_namespace(namespace)
 

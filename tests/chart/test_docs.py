@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from devstack import crds
 from tests.chart.commands import Program, manifests, only, stream
 from tests.chart.conftest import CHART, ROOT
 
@@ -66,8 +67,7 @@ def test_python_in_a_page_is_python(page: Path) -> None:
 
 
 def test_every_policy_in_the_documents_is_admitted(kubectl: Program) -> None:
-    kubectl("apply", "-f", str(ROOT / "crds"))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/hotkeypolicies.hotkeys.dev")
+    crds.install(kubectl, ROOT / "crds")
     found = [each for page in PAGES for block in blocks(page, "yaml") for each in manifests(block)]
     policies = [each for each in found if each.get("kind") == "HotKeyPolicy"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from devstack import crds
 from devstack.versions import Versions
 from tests.chart.commands import Manifest, Program, manifests, only, stream
 from tests.chart.conftest import ROOT, render
@@ -19,8 +20,7 @@ POLICIES = sorted(p for p in (ROOT / "examples").rglob("*.yaml") if "kind: HotKe
 @pytest.fixture(scope="module")
 def resources(kubectl: Program) -> Program:
     """kubectl on a cluster that knows the custom resources."""
-    kubectl("apply", "-f", str(ROOT / "crds"))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/hotkeypolicies.hotkeys.dev")
+    crds.install(kubectl, ROOT / "crds")
     return kubectl
 
 

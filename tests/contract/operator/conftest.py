@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
-from devstack import Stack
+from devstack import Stack, crds
 from devstack.tools import kubectl
 from hotkey_operator.adapters.kubernetes import KubernetesTables
 from hotkey_operator.ports import Tables
+from tests.chart.commands import Program
 from tests.contract.operator.worlds import (
     BrokersWorld,
     DistributionWorld,
@@ -58,9 +58,7 @@ def redis(request: pytest.FixtureRequest, run: Run) -> Iterator[DistributionWorl
 @pytest.fixture(scope="session")
 def api(stack: Stack) -> Iterator[client.ApiClient]:  # noqa: F811
     """A client of an API server that knows our resources."""
-    kubeconfig = f"--kubeconfig={stack.kubernetes.kubeconfig}"
-    for arguments in (["apply", "-f", str(CRDS)], ["wait", "--for=condition=Established", "crd", "--all"]):
-        subprocess.run([str(kubectl()), kubeconfig, *arguments], check=True, stdout=subprocess.DEVNULL)
+    crds.install(Program(kubectl(), (f"--kubeconfig={stack.kubernetes.kubeconfig}",)), CRDS)
     made = config.new_client_from_config(str(stack.kubernetes.kubeconfig))  # type: ignore[no-untyped-call]
     yield made
     made.close()

@@ -10,7 +10,7 @@ import pytest
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from devstack import Stack, tools
+from devstack import Stack, crds, tools
 from tests.chart.commands import Program
 
 CRDS = Path(__file__).parents[3] / "crds"
@@ -27,9 +27,7 @@ Admit = Callable[..., dict[str, Any] | str]
 def kubectl(stack: Stack) -> Program:
     """kubectl on the running API server, which knows the resources and has the namespace."""
     program = Program(tools.kubectl(), (f"--kubeconfig={stack.kubernetes.kubeconfig}",))
-    program("apply", "-f", str(CRDS))
-    names = [f"crd/{plural}.{GROUP}" for plural in KINDS]
-    program("wait", "--for=condition=Established", "--timeout=30s", *names)
+    crds.install(program, CRDS)
     program(
         "apply",
         "-f",

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from devstack import Stack, tools
+from devstack import Stack, crds, tools
 from examples.load import Load, prove
 from tests.chart.commands import Program
 from tests.stack.aggregator.process import AggregatorProcess
@@ -26,9 +26,7 @@ Proven = Callable[[Load, str], None]
 def resources(stack: Stack) -> Program:
     """kubectl on an API server that knows our resources."""
     program = Program(tools.kubectl(), (f"--kubeconfig={stack.kubernetes.kubeconfig}",))
-    program("apply", "-f", str(ROOT / "crds"))
-    names = [f"crd/{plural}.hotkeys.dev" for plural in ("hotkeypolicies", "routingtables")]
-    program("wait", "--for=condition=Established", "--timeout=30s", *names)
+    crds.install(program, ROOT / "crds")
     return program
 
 

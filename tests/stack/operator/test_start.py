@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from devstack import Stack, tools
+from devstack import Stack, crds, tools
 from tests.chart.commands import Program
 from tests.stack.operator.process import Operator
 from tests.stack.operator.scene import ROOT, Scene
@@ -25,8 +25,7 @@ def test_an_operator_that_starts_before_its_resources_governs_once_they_are_ther
         eventually("it says what it waits for", lambda: operator.told("waiting for the custom resources"))
         (made,) = operator.told("signing key made")
         assert made["secret"] == "early/hotkey-signing-key"
-        kubectl("apply", "-f", str(ROOT / "crds"))
-        kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/hotkeypolicies.hotkeys.dev")
+        crds.install(kubectl, ROOT / "crds")
         scene.apply("clicks", {"topic": scene.topic("clicks")})
         scene.wait_for_condition("clicks", "Governing", seconds=30)
         assert "TooManyRequests" not in operator.log()  # what the API server answers while a kind is new
