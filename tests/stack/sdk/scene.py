@@ -19,7 +19,16 @@ from hotkey_sdk.routing import codec, names
 from hotkey_sdk.routing.envelope import SigningKey, digest, seal
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.report import ClientReport, decode_report
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table
+from hotkey_sdk.routing.table import (
+    DedicatedTopic,
+    Dimension,
+    Phase,
+    RecordKey,
+    Route,
+    Shard,
+    Stream,
+    Table,
+)
 from tests.stack.end_offsets import end_offsets
 
 PARTITIONS = 12
@@ -110,6 +119,11 @@ class Scene:
                 Dimension("hour", time_bucket_seconds=3600),
             ),
             routes=routes,
+            topics=tuple(
+                DedicatedTopic(name, PARTITIONS, Phase.ACTIVE, "any-id")
+                for name in read_set
+                if any(route.topic == name for route in routes)
+            ),
         )
 
     def publish(self, table: Table, key: SigningKey | None = None) -> None:
