@@ -194,7 +194,7 @@ def test_a_try_that_was_not_even_queued_is_made_with_the_next_record() -> None:
     queue = world.resends.queue(TOPIC, 0)
     assert world.resends.enter(queue, world.now)[0] is Way.DEDICATED
 
-    world.resends.cancel(queue)
+    world.resends.ended(queue)
 
     assert world.send() == [Way.DEDICATED]
 

@@ -115,7 +115,7 @@ def from_document(document: Mapping[str, Any]) -> Table:
     try:
         _check_version(msgspec.convert(document, _Version))
         return _read(msgspec.convert(document, _Document))
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
         raise TableError(f"not a routing table: {error}") from None
 
 

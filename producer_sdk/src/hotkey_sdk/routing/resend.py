@@ -102,6 +102,11 @@ class Resends(Generic[Record]):
         """Whether `enter` needs to know the time."""
         return bool(self._closed)
 
+    @property
+    def on_its_way(self) -> int:
+        """Records of which this book has to see the end."""
+        return self.kept + sum(queue.open for queue in self._queues.values())
+
     def closed(self) -> dict[str, str]:
         """The topics that are not written to, and why."""
         return {topic: closure.why for topic, closure in self._closed.items()}
@@ -131,11 +136,6 @@ class Resends(Generic[Record]):
         queue.open += 1
         return Way.DEDICATED, number
 
-    def cancel(self, queue: Queue[Record]) -> None:
-        """The record that entered last was not taken by the Kafka client after all, and nobody has it."""
-        queue.open -= 1
-        self._no_longer_trying(queue)
-
     def wait(self, queue: Queue[Record], record: Record) -> None:
         """Keep a record behind what was refused, after `enter` has said so."""
         queue.waiting.append(record)
@@ -150,7 +150,10 @@ class Resends(Generic[Record]):
         return queue.turned and not queue.open
 
     def ended(self, queue: Queue[Record]) -> bool:
-        """One record has its end elsewhere (`Fate.FINAL`); whether `drain` has to be called."""
+        """One record has its end elsewhere: `Fate.FINAL`, or the Kafka client did not even queue it.
+
+        Whether `drain` has to be called.
+        """
         queue.open -= 1
         self._no_longer_trying(queue)
         return queue.turned and not queue.open
@@ -168,7 +171,7 @@ class Resends(Generic[Record]):
             queue.strikes = 1 if queue.taken else queue.strikes + 1
             queue.taken = False
         if fate is Fate.UNUSABLE or queue.strikes >= STRIKES or queue.topic in self._closed:
-            self._close(queue.topic, why, now)
+            self.close(queue.topic, why, now)
         return not queue.open
 
     def drain(self, send: Callable[[Record], bool]) -> bool:
@@ -202,6 +205,15 @@ class Resends(Generic[Record]):
         self.kept = self.kept_bytes = 0
         return given
 
+    def close(self, topic: str, why: str, now: float) -> None:
+        """Write no more to the topic for a while; `now` infinite: for as long as a route names it."""
+        closure = self._closed.get(topic)
+        if closure is None:
+            self._closed[topic] = Closure(why, now + FIRST_PAUSE_SECONDS)
+        elif now >= closure.until:  # else it is one more of those that were on their way
+            closure.pause_seconds = min(2 * closure.pause_seconds, LONGEST_PAUSE_SECONDS)
+            closure.why, closure.until, closure.trying = why, now + closure.pause_seconds, False
+
     def forget_others(self, topics: Iterable[str]) -> None:
         """No route names any other topic: open those again, and drop queues that have nothing on its way."""
         topics = set(topics)
@@ -224,14 +236,6 @@ class Resends(Generic[Record]):
         queue.refused.sort(key=itemgetter(0))
         queue.waiting.extendleft(record for _, record in reversed(queue.refused))
         queue.refused.clear()
-
-    def _close(self, topic: str, why: str, now: float) -> None:
-        closure = self._closed.get(topic)
-        if closure is None:
-            self._closed[topic] = Closure(why, now + FIRST_PAUSE_SECONDS)
-        elif now >= closure.until:  # else it is one more of those that were on their way
-            closure.pause_seconds = min(2 * closure.pause_seconds, LONGEST_PAUSE_SECONDS)
-            closure.why, closure.until, closure.trying = why, now + closure.pause_seconds, False
 
     def _no_longer_trying(self, queue: Queue[Record]) -> None:
         if self._closed and (closure := self._closed.get(queue.topic)) is not None:
