@@ -160,6 +160,8 @@ def parse_spec(spec: Mapping[str, Any]) -> PolicySpec:
         document = msgspec.convert(dict(spec), _Policy)
     except msgspec.ValidationError as error:
         raise SpecError(_with_field(str(error))) from None
+    except (RecursionError, UnicodeError) as error:
+        raise SpecError(f"spec: {error}, expected text in UTF-8 that is nested a few levels deep") from None
     dimensions = tuple(_dimension(dimension, index) for index, dimension in enumerate(document.dimensions))
     _refuse_repeats([dimension.name for dimension in dimensions], "spec.dimensions")
     return PolicySpec(
