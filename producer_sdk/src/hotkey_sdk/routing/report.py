@@ -16,7 +16,7 @@ class Role(StrEnum):
     CONSUMER = "consumer"
 
 
-REPORT_BYTES_AT_MOST = 16 * 1024
+REPORT_BYTES_AT_MOST = 4_096
 CLIENT_ID_AT_MOST = 1_024  # characters
 
 _ClientId = Annotated[str, msgspec.Meta(max_length=CLIENT_ID_AT_MOST)]
