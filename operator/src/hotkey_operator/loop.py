@@ -256,6 +256,8 @@ def _left_behind(observation: Observation, known: Stream | None) -> str | None:
 async def bury(ports: Ports, ref: PolicyRef, stored: StoredTable, now: float) -> bool:
     """Publish a tombstone until Redis holds it or something newer, then delete it. True when it is gone.
 
+    As long as a dedicated topic holds records it stays, so that consumers are told to read them.
+
     Raises `Unavailable`; `Conflict` when the object was written since: then it is no tombstone any more.
     """
     table = stored.table
@@ -265,9 +267,26 @@ async def bury(ports: Ports, ref: PolicyRef, stored: StoredTable, now: float) ->
     if not believable(table.epoch, now):  # a person wrote it, and no table could ever follow it
         done = held is not None and not held.routes
         table = msgspec.structs.replace(table, epoch=max(int(now), held.epoch if held else 0) + 1)
+    if done and not await _are_empty(ports, table):
+        return False
     if done:
         await ports.tables.delete(ref, stored.resource_version)
         return True
     again = PublishTable(table, over=published.garbage)
     await apply(ports, ref, Decision((again,), Reason.REPUBLISHED, f"the tombstone of {table.stream}"))
     return False
+
+
+async def _are_empty(ports: Ports, table: Table) -> bool:
+    """Whether no dedicated topic of the table holds a record. Raises `Unavailable`."""
+    names = [name for name in table.read_set if name != table.stream.topic]
+    if not names or ports.topics is None or ports.groups is None:
+        return True
+    for name, seen in (await ports.topics.describe(names)).items():
+        if seen is None:
+            continue
+        ends = await ports.brokers.end_offsets(name, seen.partitions)
+        starts = await ports.groups.starts(name, range(seen.partitions))
+        if any(end > starts.get(partition, 0) for partition, end in enumerate(ends.offsets)):
+            return False
+    return True

@@ -238,6 +238,10 @@ class Signer(Protocol):
         """The table of a validly signed envelope of `stream`. Raises `ValueError` saying what is wrong."""
         ...
 
+    def is_current(self, envelope: bytes) -> bool:
+        """Whether `seal` would sign by the key of this envelope, and not by a newer one."""
+        ...
+
 
 class Sources(Protocol):
     """What a policy may name in `metrics`, beside Kafka."""

@@ -17,8 +17,9 @@ from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
 from hotkey_operator.engine.model import Condition
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.spec import PolicySpec, parse_spec
-from hotkey_operator.loop import Outcome, Turn
+from hotkey_operator.loop import Outcome, Turn, bury
 from hotkey_operator.ports import PolicyRef, Ports, TopicRefused
+from hotkey_sdk.routing.envelope import SigningKey
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.router import Router
 from hotkey_sdk.routing.table import DedicatedTopic, Phase, Stream, Table
@@ -65,8 +66,11 @@ class World:
 
     def operator(self) -> Turn:
         """A fresh start of the operator."""
-        ports = Ports(self.brokers, self.redis, self.tables, self.signer, self.committed, topics=self.topics)
-        return Turn(ports, REF, self.spec)
+        return Turn(self.ports, REF, self.spec)
+
+    @property
+    def ports(self) -> Ports:
+        return Ports(self.brokers, self.redis, self.tables, self.signer, self.committed, topics=self.topics)
 
     @property
     def spec(self) -> PolicySpec:
@@ -405,6 +409,48 @@ def test_a_deleted_policy_returns_the_key_and_keeps_the_topic_in_the_read_set() 
         await world.turn.retire(world.now, seed=1)
         assert (world.table.routes, world.only.phase) == ((), Phase.RETURN)
         assert name in world.table.read_set
+
+    run(scenario())
+
+
+def test_a_tombstone_stays_as_long_as_a_dedicated_topic_holds_records() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        name = world.only.name
+        for _ in range(5):
+            await world.second()
+        await world.turn.retire(world.now, seed=1)
+        for _ in range(3):
+            stored = world.tables.peek(REF)
+            assert stored is not None
+            assert not await bury(world.ports, REF, stored, world.now)
+        world.brokers.delete(name)
+        assert stored is not None
+        assert await bury(world.ports, REF, stored, world.now)
+        assert world.tables.peek(REF) is None
+
+    run(scenario())
+
+
+def test_a_table_of_the_former_signing_key_is_signed_anew_under_a_higher_epoch() -> None:
+    async def scenario() -> None:
+        world = World()
+        await world.second()
+        before, former = world.table, world.signer
+        fresh = SigningKey.generate()
+        world.signer = EnvelopeSigner(fresh, former.trusted)
+        world.turn = world.operator()
+        await world.second()
+        assert world.table.epoch > before.epoch
+        only_new = EnvelopeSigner(fresh)
+        envelope = world.redis.envelope(STREAM)
+        assert envelope is not None
+        assert only_new.open(envelope, STREAM) == world.table
+        after = world.table
+        for _ in range(3):
+            await world.second()
+        assert world.table == after
 
     run(scenario())
 

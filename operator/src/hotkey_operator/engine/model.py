@@ -140,12 +140,14 @@ class Published:
     """What Redis holds for the stream, as far as it could be verified.
 
     `reachable` False: Redis did not answer. `table` None and `garbage` None: nothing is published.
-    `garbage`: a digest of something that stands there and is no valid table of this stream.
+    `garbage`: a digest of something that stands there and is no valid table of this stream. `former_key`: the
+    table is signed by a key that is trusted and signs no more.
     """
 
     reachable: bool
     table: Table | None = None
     garbage: str | None = None
+    former_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)

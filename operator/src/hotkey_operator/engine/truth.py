@@ -39,6 +39,8 @@ def standing(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> S
         why = "the policy or the topic changed"
     if why is None and _epoch_is_behind(observation, content):
         why = "a higher epoch is in use than the object holds"
+    if why is None and observation.published.former_key:
+        why = "the signing key changed: the table is signed anew, under an epoch that clients take"
     if why is None:
         return Standing(content, None)
     return Standing(at_next_epoch(content, observation), why)

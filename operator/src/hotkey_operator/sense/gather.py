@@ -121,7 +121,7 @@ async def read_published(ports: Ports, stream: Stream, now: float) -> Published:
         return Published(reachable=True, garbage=held.digest)
     if table.epoch != held.epoch or not believable(table.epoch, now):
         return Published(reachable=True, garbage=held.digest)
-    return Published(reachable=True, table=table)
+    return Published(reachable=True, table=table, former_key=not ports.signer.is_current(held.envelope))
 
 
 async def read_reports(ports: Ports, stream: Stream) -> tuple[ClientReport, ...]:
