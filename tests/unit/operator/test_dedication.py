@@ -200,6 +200,9 @@ def test_a_key_that_fits_nowhere_gets_its_own_topic_goes_back_and_the_next_key_h
         verdict = next(each for each in outcome.decision.verdicts if each.key == b"nike")
         assert verdict.reason is Reason.DEDICATED
         assert verdict.cost is not None
+        assert verdict.cost.slots_moved == 1
+        told = [event.reason for event in outcome.applied.events]
+        assert told.count(Reason.DEDICATED) == 1
         assert {each.option for each in verdict.rejected} >= {"go back to the base topic"}
 
         world.rates[b"nike"] = SOFT
@@ -468,6 +471,20 @@ def test_of_two_operators_the_one_that_loses_the_race_stops_and_says_so() -> Non
         topics = {name for name in world.brokers.names if name.startswith(PREFIX)}
         assert topics <= set(world.table.read_set)
         assert [topic.phase for topic in world.table.topics].count(Phase.ACTIVE) == 1
+
+    run(scenario())
+
+
+def test_a_key_that_sends_nothing_goes_back_however_hot_the_base_topic_is() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        world.rates = {b"adidas": LOUD}
+        for _ in range(40):
+            await world.second()
+            if world.table.topics[0].phase is not Phase.ACTIVE:
+                return
+        raise AssertionError(f"nike keeps its topic: {world.table.topics}")
 
     run(scenario())
 

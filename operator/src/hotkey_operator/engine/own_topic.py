@@ -2,7 +2,8 @@
 
 A key needs one when it does not fit on the base topic with the others even when all are spread over all of
 its partitions, that is when the mean partition is over the trigger; or when the policy's order allows no
-shards. It goes back when its home partition would stay cool with all of it.
+shards. It goes back when its home partition would stay cool with all of it, or when it is too small to
+matter.
 """
 
 from __future__ import annotations
@@ -160,4 +161,6 @@ def _is_cool(s: Situation, key: bytes, topic: DedicatedTopic, memory: TopicMemor
     rate = memory.rate(topic.name)
     if rate is None:
         return False
+    if rate <= s.spec.release.ratio * HEAVY * mean:
+        return True  # too small to matter, however hot the base topic is without it
     return stays_cool(s.spec, base + rate, size, mean + rate / s.topic.partitions)

@@ -18,6 +18,7 @@ from hotkey_operator.engine.model import (
     EmitEvent,
     KeyVerdict,
     Observation,
+    PublishTable,
     Rejected,
     Summary,
 )
@@ -92,7 +93,7 @@ def governing(
         ),
         summary=replace(decision.summary, epoch=epoch),
     )
-    events = [*_events(s, decision, observation, outcome, written), *topic_events(dedication)]
+    events = [*_events(s, decision, observation, outcome, written), *topic_events(decision, dedication)]
     return _with_events(decision, events, s.at, s.memory)
 
 
@@ -300,7 +301,8 @@ def _events(
         for key, note in sorted(outcome.noted.items())
         if s.spec.acts
     ][:1]
-    if written is None and decision.actions and s.memory.table is not None:
+    published = any(isinstance(action, PublishTable) for action in decision.actions)
+    if written is None and published and s.memory.table is not None:
         events.append(EmitEvent(Reason.REPUBLISHED, _republished(observation, s.memory.table)))
     return events
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hotkey_operator.engine import own_topic
 from hotkey_operator.engine.dedication import Dedication, Note, strangers
-from hotkey_operator.engine.model import Condition, Cost, EmitEvent, KeyVerdict, Rejected
+from hotkey_operator.engine.model import Condition, Cost, Decision, EmitEvent, KeyVerdict, Rejected
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.wording import count, name, order
@@ -53,7 +53,9 @@ def _verdict(s: Situation, topic: DedicatedTopic, route: Route, dedication: Dedi
         reason = Reason.COOLING
         message += f"; cool for {s.at - since:.0f} s of {s.release_seconds(key):g} s"
     kept = "order per key is kept" if len(route.shards) == 1 else order(route.by)
-    cost = Cost(f"{kept}; a topic that stays", len({shard.partition for shard in route.shards}), 0.0)
+    moved = any(note.key == key and note.reason is Reason.DEDICATED for note in dedication.notes)
+    partitions = len({shard.partition for shard in route.shards})
+    cost = Cost(f"{kept}; a topic that stays", partitions, 1.0 if moved else 0.0)
     return KeyVerdict(
         key=key,
         reason=reason,
@@ -112,11 +114,15 @@ def _by_phase(table: Table) -> list[tuple[Phase, list[DedicatedTopic]]]:
     return [(phase, [topic for topic in table.topics if topic.phase is phase]) for phase in Phase]
 
 
-def topic_events(dedication: Dedication) -> list[EmitEvent]:
-    """Every change of a phase that people care for, and once in a while what keeps a key waiting."""
+def topic_events(decision: Decision, dedication: Dedication) -> list[EmitEvent]:
+    """Every change of a phase that people care for, and once in a while what keeps a key waiting.
+
+    The one that is the decision's own is told with it, as every change of routes is.
+    """
     changes = [
         EmitEvent(note.reason, note.message, warning=note.reason not in TOPIC_CHANGES)
         for note in dedication.notes
+        if note.message != decision.message or note.reason not in TOPIC_CHANGES
     ]
     told = {note.reason: EmitEvent(note.reason, note.message, warning=True) for note in dedication.blocked}
     found = strangers(dedication.table, dedication.memory.alike)
