@@ -150,13 +150,29 @@ class DedicatedSends:
         try:
             _produce(producer, to.topic, value, shard_key, to.partition, sent, None, timestamp, headers)
         except KafkaException as error:
-            if fate_of(error.args[0]) is not Fate.UNUSABLE or self._transactional:
+            if fate_of(error.args[0]) is not Fate.UNUSABLE:
                 self._cancel(queue)
                 raise self.explained(error) from error
-            self.refused(sent, value.encode() if isinstance(value, str) else value, error.args[0])
+            self._refused_at_once(producer, sent, value, error.args[0])
         except BaseException:  # the client's queue is full, or an argument is wrong: nothing was sent
             self._cancel(queue)
             raise
+
+    def _refused_at_once(
+        self, producer: confluent_kafka.Producer, sent: Sent, value: str | bytes | None, error: KafkaError
+    ) -> None:
+        """The Kafka client knows that the topic cannot be used: no transaction is broken by that."""
+        if not self._transactional:
+            self.refused(sent, value.encode() if isinstance(value, str) else value, error)
+            return
+        with self.lock:
+            self.book.close(sent.queue.topic, error.name(), float("inf"))
+            self.book.ended(sent.queue)
+            self._tell()
+        self.went_to_base += 1
+        _produce(
+            producer, sent.base, value, sent.key, _ANY, sent.callback, None, sent.timestamp, sent.headers
+        )
 
     def refused(self, sent: Sent, value: bytes | None, error: KafkaError) -> None:
         """A record that was sent to a dedicated topic was not taken; it is kept, and sent in its turn."""
