@@ -65,6 +65,10 @@ test-all: venv ## the same with the slow tests
 simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
 	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0)
 
+.PHONY: fuzz
+fuzz: venv ## throw 100,000 nearly right inputs at every decoder (INPUTS=n SEED=k DECODERS="table event": only these)
+	@$(PY) -m tests.fuzz --inputs $(or $(INPUTS),100000) --seed $(or $(SEED),1) $(DECODERS)
+
 .PHONY: bench
 bench: venv bench-venv ## measure all that is promised, beside its alternatives; writes bench/out (PARTS="onset overhead": only these)
 	@$(PY) -m bench $(PARTS)

@@ -40,6 +40,12 @@ GROUP_SESSION_MS, GROUP_HEARTBEAT_MS = 10_000, 1_000
 after as long as by the classic protocol, where the aggregator decides it."""
 BUSY_FLAGS = ("-Xmx2g",)
 
+# Everything is allowed until somebody makes an ACL, so that tests can forbid a client this or that.
+ACLS: dict[str, object] = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+
 
 class KafkaNode(Part):
     """Broker and controller in one process."""
@@ -166,4 +172,6 @@ def server_properties(
         "num.recovery.threads.per.data.dir": 1,
         "log.cleaner.dedupe.buffer.size": 4 * 1024 * 1024,
     }
+    if len(nodes) == 1:  # brokers that talk to each other would need names of their own to be let in first
+        settings |= ACLS
     return "".join(f"{name}={value}\n" for name, value in settings.items())

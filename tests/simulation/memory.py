@@ -19,9 +19,19 @@ from hotkey_operator.engine.model import (
     PartitionSample,
     SampledRecord,
     StoredTable,
+    TopicConfig,
     TopicFacts,
+    TopicSeen,
 )
-from hotkey_operator.ports import Conflict, PolicyRef, PublishedEnvelope, SampleBudget, Unavailable
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.ports import (
+    Conflict,
+    PolicyRef,
+    PublishedEnvelope,
+    SampleBudget,
+    TopicRefused,
+    Unavailable,
+)
 from hotkey_sdk.routing import codec
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
 from hotkey_sdk.routing.names import TABLE_DIGEST, TABLE_ENVELOPE, TABLE_EPOCH
@@ -44,11 +54,15 @@ class StoredRecord:
 MARKER = StoredRecord(None, b"", (), 0)
 
 
+CONFIG = TopicConfig(1, 1, 604_800_000, -1, "CreateTime", False, 1_048_588)  # what a broker gives by itself
+
+
 @dataclass(slots=True)
 class _Topic:
     compacted: bool
     partitions: list[list[StoredRecord]]
     topic_id: str
+    config: TopicConfig = CONFIG
 
 
 class MemoryBrokers:
@@ -60,10 +74,31 @@ class MemoryBrokers:
         self._topics: dict[str, _Topic] = {}
         self._created = 0
 
-    def create(self, name: str, partitions: int, *, compacted: bool = False) -> None:
-        """Make a topic; one of that name goes with all it holds."""
+    def create(
+        self, name: str, partitions: int, *, compacted: bool = False, config: TopicConfig = CONFIG
+    ) -> str:
+        """Make a topic; one of that name goes with all it holds. Its id."""
         self._created += 1
-        self._topics[name] = _Topic(compacted, [[] for _ in range(partitions)], f"topic-{self._created}")
+        logs: list[list[StoredRecord]] = [[] for _ in range(partitions)]
+        self._topics[name] = _Topic(compacted, logs, f"topic-{self._created}", config)
+        return self._topics[name].topic_id
+
+    def delete(self, name: str) -> None:
+        """Delete a topic with all it holds, as a person may."""
+        self._topics.pop(name, None)
+
+    def configure(self, name: str, config: TopicConfig) -> None:
+        """Change how a topic keeps records, as a person may."""
+        self._topics[name].config = config
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._topics))
+
+    def seen(self, name: str) -> TopicSeen | None:
+        """The topic as brokers describe it."""
+        topic = self._topics.get(name)
+        return TopicSeen(topic.topic_id, len(topic.partitions), topic.config) if topic else None
 
     def grow(self, name: str, partitions: int) -> None:
         """Add partitions until there are so many."""
@@ -138,6 +173,31 @@ class MemoryBrokers:
                 size = sum(record.size_bytes for run in runs for record in run)
                 samples.append(PartitionSample(partition, runs, tuple(ranges), size))
         return tuple(samples)
+
+
+class MemoryTopics:
+    """The same cluster's topics. `brokers_there`: so many for replicas; `refusal`: of every attempt."""
+
+    def __init__(self, brokers: MemoryBrokers, brokers_there: int = 3) -> None:
+        self._brokers = brokers
+        self._there = brokers_there
+        self.refusal: TopicRefused | None = None
+
+    async def describe(self, names: Collection[str]) -> dict[str, TopicSeen | None]:
+        return {name: self._brokers.seen(name) for name in names}
+
+    async def alike(self, prefix: str) -> tuple[str, ...]:
+        return tuple(name for name in self._brokers.names if name.startswith(prefix))
+
+    async def create(self, name: str, partitions: int, config: TopicConfig) -> str:
+        if self.refusal is not None:
+            raise self.refusal
+        if self._brokers.seen(name) is not None:
+            return ""
+        if config.replication > self._there:
+            few = f"replication factor {config.replication} is more than {self._there} brokers"
+            raise TopicRefused(Reason.REPLICATION_FACTOR_TOO_HIGH, few)
+        return self._brokers.create(name, partitions, config=config)
 
 
 def _runs(first: int, end: int, of: tuple[int, int], chance: random.Random) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ from hotkey_operator.adapters.redis import RedisDistribution
 from hotkey_operator.adapters.resources import wait_until_served
 from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
 from hotkey_operator.adapters.sources import PolicySources
+from hotkey_operator.adapters.topics import KafkaTopics
 from hotkey_operator.gauges import Exposure
 from hotkey_operator.handlers import Governor
 from hotkey_operator.metrics import Metrics
@@ -68,7 +69,7 @@ async def _run(settings: Settings) -> None:
     api = connect()
     tables = KubernetesTables(api)
     brokers = KafkaBrokers(settings.kafka, sampling_bytes_per_second=settings.sampling_bytes_per_second)
-    groups = KafkaGroups(settings.kafka)
+    groups, topics = KafkaGroups(settings.kafka), KafkaTopics(settings.kafka)
     distribution = RedisDistribution(settings.redis_url)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter
     metrics = Metrics(Exposure(settings.metrics_partitions, settings.metrics_keys))
@@ -83,12 +84,13 @@ async def _run(settings: Settings) -> None:
         await wait_until_served(api)
         reports = ProducerReports(distribution.key_reports, forget=distribution.forget_key_reports)
         sources = PolicySources(Http(), reports)
-        ports = Ports(brokers, distribution, tables, signer, groups, sources)
+        ports = Ports(brokers, distribution, tables, signer, groups, sources, topics)
         governor = Governor(ports, tables, metrics)
         await _govern(settings, governor)
     finally:
         await distribution.close()
         await groups.close()
+        await topics.close()
         await brokers.close()
         api.close()  # type: ignore[no-untyped-call]
 

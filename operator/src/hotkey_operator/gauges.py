@@ -22,7 +22,7 @@ from hotkey_operator.loop import Outcome
 from hotkey_operator.ports import PolicyRef
 from hotkey_operator.status import conditions_of, governed_table
 from hotkey_operator.verdicts import key_text
-from hotkey_sdk.routing.table import Route, Table
+from hotkey_sdk.routing.table import Phase, Route, Table
 
 POLICY = ("namespace", "policy")
 
@@ -155,7 +155,14 @@ def _imbalance_unspread(watched: Watched) -> float | None:
     if slow is None or watched.decision is None or watched.table is None:
         return None
     loads = {each.key: each.records_per_second for each in watched.routed}
-    return rates.imbalance(unspread(slow, watched.routes, loads))
+    based = [route for route in watched.routes if route.topic == watched.table.stream.topic]
+    return rates.imbalance(unspread(slow, based, loads))
+
+
+def _dedicated(watched: Watched, _: Exposure) -> Values:
+    """By phase, where the stream has any."""
+    phases = Counter(topic.phase for topic in watched.table.topics) if watched.table else Counter()
+    return [((phase.value,), phases[phase]) for phase in Phase] if phases else []
 
 
 def _topic(watched: Watched, _: Exposure) -> Values:
@@ -205,6 +212,7 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge("table_published", "1 while Redis holds the table last decided", _one(lambda w: w.published)),
     Gauge("hot_keys", "Keys that are spread", _one(lambda w: len(w.routes) if w.decision else None)),
     Gauge("keys", "Keys that something was decided on, by reason", _keys, ("reason",)),
+    Gauge("dedicated_topics", "Topics of their own that keys have or had, by phase", _dedicated, ("phase",)),
     Gauge(
         "records_per_second", "Rate of the whole topic", _of_decision(lambda d: d.summary.records_per_second)
     ),

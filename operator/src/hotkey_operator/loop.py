@@ -6,7 +6,7 @@ It must not know Kopf, Kafka's, Redis' or Kubernetes' clients; time and seeds ar
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -18,11 +18,12 @@ from hotkey_operator.engine.model import Decision, Observation, PublishTable, St
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.topic_memory import attempted
 from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import Conflict, PolicyRef, Ports, Unavailable
 from hotkey_operator.sense.gather import Held, gather, read_published
 from hotkey_operator.stages import Clock, Stage, Stages
-from hotkey_sdk.routing.table import Stream
+from hotkey_sdk.routing.table import Phase, Stream, Table
 
 FORGET_SECONDS = 3_600.0  # a client that was silent for so long will not come back under its id
 CONFLICT_PAUSE_SECONDS = 5.0  # long enough for the other operator's next turns, short enough to take over
@@ -160,7 +161,7 @@ class Turn:
             self._conflict = applied.conflict
             self._paused_at = now
         elif applied.unwritten is None:
-            self.memory = memory
+            self.memory = replace(memory, topics=attempted(memory.topics, applied.topics, now))
 
     async def _forget(self, observation: Observation) -> None:
         gone = [
@@ -221,8 +222,15 @@ def _is_calm(spec: PolicySpec, observation: Observation, decision: Decision, mem
         and not observation.amiss
         and stored is not None
         and observation.published.table == stored
+        and _topics_rest(spec, stored)
         and is_quiet(spec, memory, stored)
     )
+
+
+def _topics_rest(spec: PolicySpec, table: Table) -> bool:
+    """Whether no dedicated topic is on its way anywhere, in use, or still to be made for the stock."""
+    idle = sum(topic.phase is Phase.IDLE for topic in table.topics)
+    return idle == len(table.topics) and idle >= (spec.dedicated.warm if spec.dedicated.enabled else 0)
 
 
 def _former_policy(observation: Observation, spec: PolicySpec) -> str | None:
@@ -248,6 +256,8 @@ def _left_behind(observation: Observation, known: Stream | None) -> str | None:
 async def bury(ports: Ports, ref: PolicyRef, stored: StoredTable, now: float) -> bool:
     """Publish a tombstone until Redis holds it or something newer, then delete it. True when it is gone.
 
+    As long as a dedicated topic holds records it stays, so that consumers are told to read them.
+
     Raises `Unavailable`; `Conflict` when the object was written since: then it is no tombstone any more.
     """
     table = stored.table
@@ -257,9 +267,26 @@ async def bury(ports: Ports, ref: PolicyRef, stored: StoredTable, now: float) ->
     if not believable(table.epoch, now):  # a person wrote it, and no table could ever follow it
         done = held is not None and not held.routes
         table = msgspec.structs.replace(table, epoch=max(int(now), held.epoch if held else 0) + 1)
+    if done and not await _are_empty(ports, table):
+        return False
     if done:
         await ports.tables.delete(ref, stored.resource_version)
         return True
     again = PublishTable(table, over=published.garbage)
     await apply(ports, ref, Decision((again,), Reason.REPUBLISHED, f"the tombstone of {table.stream}"))
     return False
+
+
+async def _are_empty(ports: Ports, table: Table) -> bool:
+    """Whether no dedicated topic of the table holds a record. Raises `Unavailable`."""
+    names = [name for name in table.read_set if name != table.stream.topic]
+    if not names or ports.topics is None or ports.groups is None:
+        return True
+    for name, seen in (await ports.topics.describe(names)).items():
+        if seen is None:
+            continue
+        ends = await ports.brokers.end_offsets(name, seen.partitions)
+        starts = await ports.groups.starts(name, range(seen.partitions))
+        if any(end > starts.get(partition, 0) for partition, end in enumerate(ends.offsets)):
+            return False
+    return True

@@ -16,9 +16,12 @@ from hotkey_operator.engine.model import (
     KeyTally,
     PartitionSample,
     StoredTable,
+    TopicConfig,
     TopicFacts,
+    TopicSeen,
     Unreadable,
 )
+from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.spec import Metrics
 from hotkey_sdk.routing.report import ClientReport, KeyReport
 from hotkey_sdk.routing.table import Dimension, Stream, Table
@@ -30,6 +33,14 @@ class Unavailable(Exception):
 
 class NamespaceTerminating(Unavailable):
     """The namespace is being deleted, or is gone: nothing can be created in it any more."""
+
+
+class TopicRefused(Exception):
+    """The brokers will not make a topic as it is asked for; `reason` says of which kind the refusal is."""
+
+    def __init__(self, reason: Reason, problem: str) -> None:
+        super().__init__(problem)
+        self.reason = reason
 
 
 class Conflict(Exception):
@@ -108,6 +119,29 @@ class Groups(Protocol):
 
     async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
         """The first offset that each partition still holds; retention has deleted those before."""
+        ...
+
+    async def reading(self, topic: str, partitions: int) -> tuple[Committed, ...]:
+        """Every group of the cluster that has committed on `topic`, and those that could not be asked."""
+        ...
+
+
+class Topics(Protocol):
+    """The topics of a Kafka cluster: told of, and made. Nothing deletes one."""
+
+    async def describe(self, names: Collection[str]) -> dict[str, TopicSeen | None]:
+        """Each of `names`; None: there is no such topic, as far as the broker that was asked knows."""
+        ...
+
+    async def alike(self, prefix: str) -> tuple[str, ...]:
+        """The names of all topics that start with `prefix`, in order."""
+        ...
+
+    async def create(self, name: str, partitions: int, config: TopicConfig) -> str:
+        """Make a topic; the id that it got by this call, empty where one of that name was there already.
+
+        Raises `TopicRefused`; after `Unavailable` it may have been made, or may be yet.
+        """
         ...
 
 
@@ -204,6 +238,10 @@ class Signer(Protocol):
         """The table of a validly signed envelope of `stream`. Raises `ValueError` saying what is wrong."""
         ...
 
+    def is_current(self, envelope: bytes) -> bool:
+        """Whether `seal` would sign by the key of this envelope, and not by a newer one."""
+        ...
+
 
 class Sources(Protocol):
     """What a policy may name in `metrics`, beside Kafka."""
@@ -223,7 +261,10 @@ class Sources(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All of the outside that one turn of a policy's loop needs. `sources` None: there is Kafka alone."""
+    """All of the outside that one turn of a policy's loop needs. `sources` None: there is Kafka alone.
+
+    `topics` None: no dedicated topics can be used.
+    """
 
     brokers: Brokers
     distribution: Distribution
@@ -231,3 +272,4 @@ class Ports:
     signer: Signer
     groups: Groups | None = None
     sources: Sources | None = None
+    topics: Topics | None = None

@@ -19,7 +19,7 @@ from hotkey_sdk.routing import names
 from hotkey_sdk.routing.agreement import misplaced
 from hotkey_sdk.routing.envelope import KeyFormatError, PublicKeys
 from hotkey_sdk.routing.follower import Follower, Outcome
-from hotkey_sdk.routing.table import Dimension, Route, Stream, Table
+from hotkey_sdk.routing.table import DedicatedTopic, Dimension, Route, Stream, Table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,11 +102,18 @@ def _explain(table: Table, size: int) -> list[str]:
         f"consumers read: {', '.join(table.read_set)}",
         *(f"dimension {dimension.name}: {_source_of(dimension)}" for dimension in table.dimensions),
     ]
+    lines += [_explain_dedicated(topic) for topic in table.topics]
     if not table.routes:
         lines.append("no key is routed: every key goes to the base topic under its own name")
     for route in table.routes:
         lines += _explain_route(route)
     return lines + [f"warning: {each}" for each in misplaced(table)]
+
+
+def _explain_dedicated(topic: DedicatedTopic) -> str:
+    of = "of no key yet" if topic.key is None else f"of key {topic.key!r}"
+    known = f"id {topic.topic_id}" if topic.topic_id else "not seen by the brokers yet"
+    return f"dedicated topic {topic.name}: {topic.phase}, {topic.partitions} partitions, {of}, {known}"
 
 
 def _source_of(dimension: Dimension) -> str:

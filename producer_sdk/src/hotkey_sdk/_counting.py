@@ -14,8 +14,9 @@ import confluent_kafka
 from confluent_kafka import KafkaError
 
 from hotkey_sdk import _settings
+from hotkey_sdk._dedicated import DeliveryCallback, HeadersLike
 from hotkey_sdk._key_counts import KeyCounts
-from hotkey_sdk._producer import DeliveryCallback, HeadersLike, Producer
+from hotkey_sdk._producer import Producer
 from hotkey_sdk.routing.router import Dimensions
 
 _ANY = -1

@@ -204,6 +204,16 @@ class Lane(Protocol):
         ...
 
 
+class DedicatedLane:
+    """A lane that leaves the base topic; another class, so that the compiled path leaves it to Python."""
+
+    __slots__ = ("choose", "refused")
+
+    def __init__(self, lane: Lane) -> None:
+        self.choose = lane.choose
+        self.refused = lane.refused
+
+
 class Lanes(dict[bytes | str, Lane]):
     """A topic's lanes by record key, as text and as bytes; `index`: where the compiled path finds them."""
 
@@ -250,8 +260,10 @@ class Path:
 
 def lanes_of(router: Router, batch: Batch, counts: Any, path: Path) -> Lanes:
     """A lane for each route of the table, found under the key as text and as bytes."""
-    made = {
-        id(plan): path.hashed(plan, counts) if plan.ordered else path.sticky(plan, batch, counts)
-        for plan in router.plans.values()
-    }
+    base = router.table.stream.topic
+    made: dict[int, Lane] = {}
+    for plan in router.plans.values():
+        if id(plan) not in made:
+            lane = path.hashed(plan, counts) if plan.ordered else path.sticky(plan, batch, counts)
+            made[id(plan)] = lane if plan.route.topic == base else DedicatedLane(lane)
     return path.lanes({key: made[id(plan)] for key, plan in router.plans.items()})

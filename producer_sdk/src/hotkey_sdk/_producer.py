@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from hotkey_sdk import _compiled, _settings
 from hotkey_sdk._borrow import Borrow
+from hotkey_sdk._dedicated import DedicatedSends, DeliveryCallback, HeadersLike, explaining
 from hotkey_sdk._key_counts import KeyCounts
 from hotkey_sdk._lanes import Batch, Lanes, Path, lanes_of
 from hotkey_sdk._partitions import KnownPartitions
@@ -33,11 +34,8 @@ _ANY = -1  # librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses
 _IDENTIFY_SECONDS = 1.0
 _GONE = (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)
 
-DeliveryCallback = Callable[[KafkaError | None, confluent_kafka.Message], None]
-HeadersLike = Any  # what confluent_kafka takes: a dict, or a list of (name, value)
-
-# Topic and partition to the caller's messages, each with what is sent in its place.
-_Batches = dict[tuple[str, int], list[tuple[dict[str, Any], dict[str, Any]]]]
+# Partition to the caller's messages, each with what is sent in its place.
+_Batches = dict[int, list[tuple[dict[str, Any], dict[str, Any]]]]
 
 # Bound here once: `super().produce` costs a look-up and an object for every record.
 _produce = confluent_kafka.Producer.produce
@@ -47,7 +45,10 @@ _produce_batch = confluent_kafka.Producer.produce_batch
 class _Lanes:
     """The lanes of every topic that the producer has written to; all that its threads share."""
 
-    def __init__(self, batch: Batch, durable: bool, path: Path) -> None:
+    def __init__(
+        self, batch: Batch, durable: bool, path: Path, dedicated: DedicatedSends | None = None
+    ) -> None:
+        self.dedicated = dedicated
         self.by_topic: dict[str, Lanes] = {}
         self.counts = path.counts()
         self.recent = path.recent()
@@ -62,6 +63,9 @@ class _Lanes:
             elsewhere = {route.key for route in router.table.routes if route.topic != topic}
             lanes = self._path.lanes({k: lane for k, lane in lanes.items() if _as_bytes(k) not in elsewhere})
             self.counts.not_durable += len(elsewhere)
+        if self.dedicated is not None:
+            routed = (route.topic for route in router.table.routes)
+            self.dedicated.adopt(topic, frozenset(each for each in routed if each != topic))
         self.by_topic[topic] = lanes
         if self.recent is not None:
             self.recent.clear()
@@ -81,13 +85,16 @@ class ProducerRouting:
 
     def stats(self) -> ProducerStats:
         """The counters as they are now."""
-        counts = self._lanes.counts
+        counts, dedicated = self._lanes.counts, self._lanes.dedicated
         return ProducerStats(
             routed=counts.routed,
             path=PATHS.in_use.name,
             missing_dimension=counts.missing_dimension,
-            fell_back=counts.fell_back,
+            fell_back=counts.fell_back + (dedicated.went_to_base if dedicated else 0),
             not_durable=counts.not_durable,
+            sent_again=dedicated.book.resent if dedicated else 0,
+            waiting=dedicated.kept if dedicated else 0,
+            refused_topics=dedicated.refused_topics() if dedicated else {},
             source=self._source.stats() if self._source else SourceStats(),
             partitioner_agrees=partitioner_agrees.known() if self._source else None,
         )
@@ -114,6 +121,7 @@ class Producer(_Slots):
     """
 
     hotkey: ProducerRouting
+    _dedicated: DedicatedSends | None = None
 
     def __init__(self, config: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         prepared = _settings.prepare(config, keywords, _settings.producer_defaults)
@@ -122,7 +130,9 @@ class Producer(_Slots):
         lanes = _Lanes(Batch(), durable=True, path=PATHS.in_use)
         self._source: TableSource | None = None
         if settings is not None:
-            lanes = _Lanes(Batch.of(kafka), _settings.is_durable(kafka), PATHS.in_use)
+            self._dedicated = DedicatedSends(self, kafka)
+            durable = _settings.is_durable(kafka)
+            lanes = _Lanes(Batch.of(kafka), durable, PATHS.in_use, self._dedicated)
             self._borrow = Borrow(self)
             counts = KeyCounts(time.time()) if settings.report_keys else None
             self._source = _start(self._borrow, settings, lanes, counts)
@@ -169,6 +179,9 @@ class Producer(_Slots):
         self._counts.routed += 1
         shard_key = key if to.key is None else to.key
         try:
+            if to.topic != topic and self._dedicated is not None and key is not None:
+                self._dedicated.send(topic, to, value, key, callback, timestamp, headers)
+                return
             _produce(self, to.topic, value, shard_key, to.partition, callback, None, timestamp, headers)
         except BufferError:
             lane.refused()
@@ -201,18 +214,61 @@ class Producer(_Slots):
             lanes = Lanes()
         if not lanes or partition != _ANY or not isinstance(messages, list):
             return _produce_batch(self, topic, messages, partition, callback)
-        sent = 0
-        for (to_topic, place), batch in self._batches(topic, messages, lanes, dimensions).items():
+        elsewhere: list[tuple[dict[str, Any], Destination]] = []
+        batches = self._batches(topic, messages, lanes, dimensions, elsewhere)
+        sent = self._send_elsewhere(topic, elsewhere, callback)
+        for place, batch in batches.items():
             copies = [copy for _, copy in batch]
             stranded: list[dict[str, Any]] = []
             try:
-                sent += _produce_batch(self, to_topic, copies, place, callback)
+                sent += _produce_batch(self, topic, copies, place, callback)
             finally:
                 stranded = _return_errors(batch)
             if stranded:
                 self._counts.fell_back += len(stranded)
                 sent += _produce_batch(self, topic, stranded, _ANY, callback)
         return sent
+
+    def flush(self, timeout: float = -1) -> int:
+        """As `confluent_kafka.Producer.flush`; what waits to be sent again is sent and waited for as well."""
+        dedicated = self._dedicated
+        if dedicated is None:
+            return super().flush(timeout)
+        return dedicated.flush(timeout)
+
+    def __len__(self) -> int:
+        kept = self._dedicated.kept if self._dedicated is not None else 0
+        return super().__len__() + kept
+
+    def purge(self, in_queue: bool = True, in_flight: bool = True, blocking: bool = True) -> None:
+        """As `confluent_kafka.Producer.purge`; what waits to be sent again counts as in the queue.
+
+        The callbacks of what waits are called at once, not at the next `poll`.
+        """
+        super().purge(in_queue, in_flight, blocking)
+        if in_queue and self._dedicated is not None:
+            self._dedicated.purge()
+
+    def begin_transaction(self) -> None:
+        """As `confluent_kafka.Producer.begin_transaction`."""
+        super().begin_transaction()
+        if self._dedicated is not None:
+            self._dedicated.begin_transaction()
+
+    def commit_transaction(self, *args: float, **keywords: float) -> None:
+        """As `confluent_kafka.Producer.commit_transaction`.
+
+        Where a dedicated topic refused a record of it, the error says so, and is both to be aborted
+        (`txn_requires_abort`) and worth another try (`retriable`): of the whole transaction, which then goes
+        to the base topic.
+        """
+        with explaining(self._dedicated):
+            super().commit_transaction(*args, **keywords)
+
+    def send_offsets_to_transaction(self, *args: Any, **keywords: Any) -> None:
+        """As `confluent_kafka.Producer.send_offsets_to_transaction`; its errors as those of a commit."""
+        with explaining(self._dedicated):
+            super().send_offsets_to_transaction(*args, **keywords)
 
     def close(self) -> bool:
         """As `confluent_kafka.Producer.close`; withdraws the producer's report too."""
@@ -237,23 +293,57 @@ class Producer(_Slots):
                 self._source.follow((topic,))
 
     def _batches(
-        self, topic: str, messages: list[dict[str, Any]], lanes: Lanes, dimensions: Dimensions | None
+        self,
+        topic: str,
+        messages: list[dict[str, Any]],
+        lanes: Lanes,
+        dimensions: Dimensions | None,
+        elsewhere: list[tuple[dict[str, Any], Destination]],
     ) -> _Batches:
-        """The messages by destination: the Kafka client heeds the batch's partition, not a message's."""
+        """The messages by partition: the Kafka client heeds the batch's, not a message's.
+
+        Those of dedicated topics are added to `elsewhere`.
+        """
         batches: _Batches = {}
         for message in messages:
             to = _choose(message, lanes, dimensions)
             if to is None:
-                batches.setdefault((topic, _ANY), []).append((message, message))
+                batches.setdefault(_ANY, []).append((message, message))
                 continue
             self._counts.routed += 1
+            if to.topic != topic:
+                elsewhere.append((message, to))
+                continue
             copy = {**message, "key": message["key"] if to.key is None else to.key}
             copy.pop("_error", None)  # of an earlier call; the Kafka client takes none away
-            batches.setdefault((to.topic, to.partition), []).append((message, copy))
+            batches.setdefault(to.partition, []).append((message, copy))
         return batches
+
+    def _send_elsewhere(
+        self,
+        topic: str,
+        messages: list[tuple[dict[str, Any], Destination]],
+        callback: DeliveryCallback | None,
+    ) -> int:
+        """Send a batch's messages to dedicated topics, one by one; how many were taken."""
+        sent = 0
+        for message, to in messages:
+            assert self._dedicated is not None, "no other producer has tables"
+            then = message.get("callback") or callback
+            value, key = message.get("value"), message["key"]
+            try:
+                self._dedicated.send(topic, to, value, key, then, message.get("timestamp", 0), None)
+                sent += 1
+            except BufferError:
+                message["_error"] = KafkaError(KafkaError._QUEUE_FULL)
+            except KafkaException as error:
+                message["_error"] = error.args[0]
+        return sent
 
     def _leave(self) -> None:
         if self._source is not None:
+            if self._dedicated is not None:
+                self._dedicated.finish()
             self._source.close()
             self._borrow.end()
 
@@ -274,12 +364,19 @@ def _start(
         partitions.learn(router.table)
         lanes.adopt(topic, router)
 
+    def meanwhile() -> None:
+        if lanes.dedicated is not None and lanes.dedicated.book.kept:
+            with borrow() as producer:
+                if producer is not None:
+                    lanes.dedicated.push()
+
     return TableSource(
         settings,
         Role.PRODUCER,
         store=lambda: RedisStore(settings.redis_url),
         identify=identify,
         adopt=adopt,
+        meanwhile=meanwhile,
         key_counts=counts,
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 from redis.connection import parse_url
 
 from hotkey_sdk.routing.envelope import KeyFormatError, PublicKeys
+from hotkey_sdk.routing.report import CLIENT_ID_AT_MOST
 
 PREFIX = "hotkey."
 _FILE = "file:"
@@ -32,6 +33,9 @@ _KNOWN = (
 )
 _AGREEING_PARTITIONERS = ("murmur2_random", "murmur2")
 _AUTO_CREATE = "allow.auto.create.topics"
+_ONLY_ERRORS = "delivery.report.only.error"
+_PROPAGATION = "topic.metadata.propagation.max.ms"
+_PROPAGATION_MS = 500  # librdkafka's 30,000 lets records for a topic that was deleted wait as long
 _REFRESH = "topic.metadata.refresh.interval.ms"
 _REFRESH_MS = 10_000  # librdkafka's 300,000 leaves an added partition unused, or unread, for minutes
 
@@ -115,6 +119,8 @@ def producer_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
             )
     given = {**topic_level, **kafka}
     added = client_defaults(kafka)
+    if _PROPAGATION not in given:
+        added[_PROPAGATION] = _PROPAGATION_MS
     if "partitioner" not in given:
         added["partitioner"] = "murmur2_random"
     if "enable.idempotence" not in given and _allows_idempotence(given):
@@ -135,10 +141,9 @@ def client_defaults(kafka: Mapping[str, Any]) -> dict[str, Any]:
 def check_key_reports(kafka: Mapping[str, Any]) -> None:
     """Raise `SettingsError` where records could not be counted: they are when the broker has answered."""
     given = {**(kafka.get("default.topic.config") or {}), **kafka}
-    only_errors = "delivery.report.only.error"
-    if _flag(only_errors, given.get(only_errors, False)):
+    if _flag(_ONLY_ERRORS, given.get(_ONLY_ERRORS, False)):
         raise SettingsError(
-            f"{only_errors} is true, but hotkey.report.keys counts records as they are delivered: "
+            f"{_ONLY_ERRORS} is true, but hotkey.report.keys counts records as they are delivered: "
             "leave one of them out"
         )
 
@@ -151,8 +156,13 @@ def is_cooperative(kafka: Mapping[str, Any]) -> bool:
 
 
 def is_durable(kafka: Mapping[str, Any]) -> bool:
-    """Whether a producer with this configuration is idempotent and waits for all replicas."""
+    """Whether a producer with this configuration may write to dedicated topics.
+
+    It is idempotent, waits for all replicas, and hears of every delivery: what is on its way is known.
+    """
     given = {**(kafka.get("default.topic.config") or {}), **kafka}
+    if _flag(_ONLY_ERRORS, given.get(_ONLY_ERRORS, False)):
+        return False
     return _flag("enable.idempotence", given.get("enable.idempotence", False)) or "transactional.id" in given
 
 
@@ -196,7 +206,7 @@ def _parse(own: Mapping[str, Any], client_name: str) -> Settings:
         )
     return Settings(
         redis_url=url,
-        client_id=str(own.get("hotkey.client.id") or _client_id(client_name)),
+        client_id=_checked_client_id(str(own.get("hotkey.client.id") or _client_id(client_name))),
         public_keys=keys,
         allow_unsigned=allow_unsigned,
         topics=_topics(own.get("hotkey.topics", ())),
@@ -261,6 +271,15 @@ def _allows_idempotence(given: Mapping[str, Any]) -> bool:
         and all(str(value).isdecimal() and int(value) <= 5 for value in in_flight)
         and given.get("queuing.strategy", "fifo") == "fifo"
     )
+
+
+def _checked_client_id(client_id: str) -> str:
+    if len(client_id) > CLIENT_ID_AT_MOST:
+        raise SettingsError(
+            f"hotkey.client.id (or client.id) has {len(client_id)} characters, at most {CLIENT_ID_AT_MOST} "
+            "are reported: write a shorter one"
+        )
+    return client_id
 
 
 def _client_id(client_name: str) -> str:

@@ -58,7 +58,8 @@ class TableSource:
     `identify` gives the Kafka cluster's id, or None while it cannot tell. `adopt` is called in the thread for
     each new table. `applied`, topic to epoch, is what is
     reported: the source sets it after `adopt` unless `applies_itself`, when the client sets it. `key_counts`:
-    what the client sends, where it tells that too.
+    what the client sends, where it tells that too. `meanwhile` is called now and then, while the store is
+    waited for too.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class TableSource:
         *,
         group: str | None = None,
         applies_itself: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
         key_counts: KeyCounts | None = None,
     ) -> None:
         self.applied: dict[str, int] = {}
@@ -82,6 +84,7 @@ class TableSource:
         self._identify = identify
         self._adopt = adopt
         self._applies_itself = applies_itself
+        self._meanwhile = meanwhile
         self._cluster_id = settings.cluster_id
         self._asked: deque[str] = deque()
         self._followed: dict[str, _Followed] = {}
@@ -257,6 +260,7 @@ class TableSource:
         pause = self._settings.poll_interval_seconds * random.uniform(*_JITTER)
         deadline = time.monotonic() + (pause if self._cluster_id else min(pause, _IDENTIFY_SECONDS))
         while not self._wake.is_set() and (left := deadline - time.monotonic()) > 0:
+            self._meanwhile()
             if self._store is None or not self._followed or not self._reachable:
                 self._wake.wait(left)
                 continue

@@ -35,8 +35,11 @@ class ProducerStats(msgspec.Struct, frozen=True):
 
     routed: int = 0  # records sent to a shard
     missing_dimension: int = 0  # of them, records that lacked a dimension of the route (hashed as empty)
-    fell_back: int = 0  # records whose shard's partition does not exist, sent under the plain key
-    not_durable: int = 0  # routes not taken: acks or idempotence too weak for a topic of their own
+    fell_back: int = 0  # records whose shard's partition or topic cannot be used, sent under the plain key
+    not_durable: int = 0  # routes not taken: acks, idempotence or reports too weak for a topic of their own
+    sent_again: int = 0  # records that a dedicated topic refused, and those that waited behind them
+    waiting: int = 0  # of such records, those that are still to be sent to the base topic
+    refused_topics: Mapping[str, str] = {}  # dedicated topics that are not written to, and why
     source: SourceStats = SourceStats()
     path: str = "pure"  # of a record: in Python, or "compiled"
     partitioner_agrees: bool | None = None  # of the start-up self-test; None: not yet run

@@ -42,11 +42,18 @@ def _records(producers: list[Producer]) -> Iterator[Metric]:
         ),
         (
             "fell_back",
-            "Records sent under the plain key because their shard's partition does not exist.",
+            "Records sent under the plain key because their shard's partition or topic cannot be used.",
             sum(each.fell_back for each in stats),
+        ),
+        (
+            "sent_again",
+            "Records that a dedicated topic refused, and those behind them, given to the base topic.",
+            sum(each.sent_again for each in stats),
         ),
     ):
         yield CounterMetricFamily(f"hotkey_sdk_{name}_records", text, value=value)
+    waiting = sum(each.waiting for each in stats)
+    yield GaugeMetricFamily("hotkey_sdk_waiting_records", "Records still to be sent again.", value=waiting)
 
 
 def _tables(sources: list[SourceStats]) -> Iterator[Metric]:

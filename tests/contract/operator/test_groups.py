@@ -154,3 +154,17 @@ def test_a_second_round_over_more_groups_than_one_stream_has_makes_no_client_ane
         await world.close()
 
     run(scenario())
+
+
+def test_the_groups_that_read_a_topic_are_those_that_committed_on_it(run: Run, world: GroupsWorld) -> None:
+    async def scenario() -> None:
+        topic, other, reader, elsewhere = fresh("topic"), fresh("other"), fresh("reader"), fresh("elsewhere")
+        for name in (topic, other):
+            await world.create(name, 2)
+            await world.append(name, 1, 9)
+        await world.commit(reader, topic, {1: 7})
+        await world.commit(elsewhere, other, {1: 2})
+        assert Committed(reader, {1: 7}) in await world.groups.reading(topic, 2)
+        assert elsewhere not in {each.group for each in await world.groups.reading(topic, 2)}
+
+    run(scenario())

@@ -6,7 +6,16 @@ import msgspec
 import pytest
 
 from hotkey_operator.ports import Conflict, PolicyRef, Tables
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table
+from hotkey_sdk.routing.table import (
+    DedicatedTopic,
+    Dimension,
+    Phase,
+    RecordKey,
+    Route,
+    Shard,
+    Stream,
+    Table,
+)
 from tests.contract.operator.conftest import Run
 from tests.contract.operator.worlds import fresh
 
@@ -21,15 +30,20 @@ def table(epoch: int) -> Table:
     routes = (
         Route(b"nike", "clicks", ("user_id",), RecordKey.COMPOSITE, shards, (0, 1)),
         Route(b"\xff\x00", "clicks", (), RecordKey.PRESERVE, shards, (0, 1, 1, 0)),
+        Route(b"a:1", "clicks.hot.1", (), RecordKey.PRESERVE, (Shard(0, 1),), (0,)),
     )
     return Table(
         stream=Stream("cluster-1", "clicks"),
         partitions=3,
         epoch=epoch,
         seed=2**53 - 1,
-        read_set=("clicks", "clicks.hot.1"),
+        read_set=("clicks", "clicks.hot.1", "clicks.hot.2"),
         dimensions=(Dimension("user_id", json_path="$.user_id"), Dimension("hour", time_bucket_seconds=3600)),
         routes=routes,
+        topics=(
+            DedicatedTopic("clicks.hot.1", 2, Phase.ACTIVE, "id-1", b"a:1"),
+            DedicatedTopic("clicks.hot.2", 6, Phase.PREPARE, key=b"\xff\x00"),
+        ),
     )
 
 

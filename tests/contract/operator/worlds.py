@@ -152,7 +152,7 @@ class MemoryBrokersWorld:
     """The simulation's cluster."""
 
     def __init__(self) -> None:
-        self._memory = MemoryBrokers(time.time)
+        self.memory = self._memory = MemoryBrokers(time.time)
         self.brokers: Brokers = self._memory
 
     async def create(self, topic: str, partitions: int, *, compacted: bool = False) -> None:

@@ -16,7 +16,17 @@ from hotkey_sdk.routing.codec import TableError
 from hotkey_sdk.routing.partitioner import murmur2, partition_for
 from hotkey_sdk.routing.router import Router, time_bucket
 from hotkey_sdk.routing.slots import Value, slot_hash
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table, shard_key
+from hotkey_sdk.routing.table import (
+    DedicatedTopic,
+    Dimension,
+    Phase,
+    RecordKey,
+    Route,
+    Shard,
+    Stream,
+    Table,
+    shard_key,
+)
 
 FOLDER = Path(__file__).parents[3] / "producer_sdk" / "vectors"
 COMMAND = "python -m tests.contract.sdk.make_vectors"
@@ -24,6 +34,9 @@ COMMAND = "python -m tests.contract.sdk.make_vectors"
 KEY = envelope.SigningKey.from_bytes(bytes(range(32)))  # for tests: its private half is no secret
 STREAM = Stream("cluster-1", "clicks")
 HEADER_HOUR = 1715855351000  # 2024-05-16T10:29:11Z
+
+
+ACTIVE, WAITING = "clicks.hot.0a1b2c3d.g7", "clicks.hot.0a1b2c3d.g8"
 
 
 def b64(data: bytes) -> str:
@@ -83,7 +96,7 @@ def example() -> Table:
         partitions=12,
         epoch=1_790_000_001,
         seed=2**53 - 1,
-        read_set=("clicks", "clicks.hot.0a1b2c3d.g7"),
+        read_set=("clicks", ACTIVE, WAITING),
         dimensions=(
             Dimension("user_id", json_path="$.user_id"),
             Dimension("country_id", header="x-country"),
@@ -95,12 +108,16 @@ def example() -> Table:
             Route(b"\xff\x00", "clicks", (), RecordKey.COMPOSITE, nike[:1], (0,)),
             Route(
                 "é".encode(),
-                "clicks.hot.0a1b2c3d.g7",
+                ACTIVE,
                 ("user_id",),
                 RecordKey.PRESERVE,
                 many,
                 tuple((index * 7) % 300 for index in range(512)),
             ),
+        ),
+        topics=(
+            DedicatedTopic(ACTIVE, 24, Phase.ACTIVE, "AAAAAAAAAAAAAAAAAAAAAQ", "é".encode()),
+            DedicatedTopic(WAITING, 6, Phase.PREPARE, key=b"\xff\x00"),
         ),
     )
 
@@ -138,7 +155,18 @@ def refused() -> list[dict[str, Any]]:
     """Documents that every reader refuses."""
     changes: dict[str, dict[str, Any]] = {
         "a newer schema": {"schema": 2},
-        "an unknown required feature": {"required": ["fences"]},
+        "an unknown required feature": {"required": ["dedicatedTopics", "fences"]},
+        "a route to a topic that is not dedicated": {"dedicated": []},
+        "a route to a topic that consumers may not follow yet": {
+            "dedicated": [{"name": ACTIVE, "partitions": 24, "phase": "Prepare"}]
+        },
+        "a shard beyond the partitions of a dedicated topic": {
+            "dedicated": [{"name": ACTIVE, "partitions": 23, "phase": "Active"}]
+        },
+        "a dedicated topic that is not read": {"readSet": ["clicks", ACTIVE]},
+        "a dedicated topic in a phase of its own": {
+            "dedicated": [{"name": ACTIVE, "partitions": 24, "phase": "Deleted"}]
+        },
         "the base topic is not read": {"readSet": ["other"]},
         "no partitions": {"partitions": 0},
         "a shard beyond the partitions": {"partitions": 4},

@@ -42,6 +42,10 @@ def test_a_table_is_explained(published: Valkey, capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     assert "table of cluster-1/clicks: epoch 1790000001, 12 partitions" in text
     assert "consumers read: clicks, clicks.hot.0a1b2c3d.g7" in text
+    assert (
+        "dedicated topic clicks.hot.0a1b2c3d.g7: Active, 24 partitions, of key b'\\xc3\\xa9', id AAAA" in text
+    )
+    assert "g8: Prepare, 6 partitions, of key b'\\xff\\x00', not seen by the brokers yet" in text
     assert "key b'nike': 3 shards on clicks, by user_id, Composite" in text
     assert "key b'\\xff\\x00': 1 shards on clicks, batch by batch (no order asked for), Composite" in text
     assert "37.5% of the values" in text

@@ -106,7 +106,7 @@ def test_a_status_is_not_written_with_the_spec(kubectl: Program) -> None:
     [
         ("hkp.spec.trigger", "When neither rate is given both defaults hold"),
         ("hkp.spec.spread.ordering", "between route changes and not across one"),
-        ("hkp.spec.dedicatedTopic", "Not yet carried out"),
+        ("hkp.spec.dedicatedTopic", "kept and reused, never deleted"),
         ("hkp.status.imbalance", "Max over mean"),
         ("hkrt.spec.epoch", "it only grows"),
     ],

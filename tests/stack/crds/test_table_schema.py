@@ -7,9 +7,19 @@ import random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hotkey_sdk.routing.codec import encode, from_document, to_document
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table
+from hotkey_sdk.routing.table import (
+    DedicatedTopic,
+    Dimension,
+    Phase,
+    RecordKey,
+    Route,
+    Shard,
+    Stream,
+    Table,
+)
 from tests.chart.commands import Program
 from tests.stack.crds.conftest import Admit, Document, document
 
@@ -31,6 +41,14 @@ def table(*routes: Route, epoch: int = 1_790_000_001) -> Table:
     return Table(STREAM, 12, epoch, 2**53 - 1, ("clicks",), dimensions, routes)
 
 
+HOT = "clicks.hot.0a1b2c3d.g7"
+
+
+def with_dedicated(phase: Phase, *routes: Route, key: bytes | None = b"nike") -> Table:
+    topic = DedicatedTopic(HOT, 12, phase, "AAAAAAAAAAAAAAAAAAAAAQ", key)
+    return replace(table(*routes), read_set=("clicks", HOT), topics=(topic,))
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -43,6 +61,10 @@ def table(*routes: Route, epoch: int = 1_790_000_001) -> Table:
             table(*(route(b"%d" % i) for i in range(256))), id="as many routes as a policy may have"
         ),
         pytest.param(table(route(b"nike", shards=1024, slots=4096)), id="as many shards as a key may have"),
+        pytest.param(
+            with_dedicated(Phase.ACTIVE, replace(route(b"nike"), topic=HOT)), id="a dedicated topic"
+        ),
+        pytest.param(with_dedicated(Phase.IDLE, route(b"nike"), key=None), id="an idle topic"),
     ],
 )
 def test_a_table_is_stored_word_for_word(admit: Admit, given: Table) -> None:
@@ -73,6 +95,25 @@ ONE = to_document(table(route(b"nike")))["routes"][0]
             changed(routes=[{**ONE, "topic": "clicks.hot"}]),
             "a route writes to a topic that is not in the read set",
             id="a route to where nobody reads",
+        ),
+        pytest.param(
+            changed(readSet=["clicks", HOT], routes=[{**ONE, "topic": HOT}]),
+            "neither the base topic nor an active dedicated one",
+            id="a route to a topic that is not listed",
+        ),
+        pytest.param(
+            changed(
+                readSet=["clicks", HOT],
+                routes=[{**ONE, "topic": HOT}],
+                dedicated=[{"name": HOT, "partitions": 12, "phase": "Prepare"}],
+            ),
+            "neither the base topic nor an active dedicated one",
+            id="a route to a topic that consumers may not follow yet",
+        ),
+        pytest.param(
+            changed(dedicated=[{"name": HOT, "partitions": 12, "phase": "Idle"}]),
+            "a dedicated topic is not in the read set",
+            id="a dedicated topic that nobody reads",
         ),
         pytest.param(
             changed(partitions=2), "a shard's partition is outside of the base topic", id="partition outside"

@@ -167,9 +167,9 @@ def test_what_is_not_yet_carried_out_is_answered_with_a_condition_that_names_the
     scene: Scene, topic: str
 ) -> None:
     scene.operator()
-    scene.apply("clicks", {"topic": topic, **COLD, "dedicatedTopic": {"enabled": True}, "mode": "Propose"})
+    scene.apply("clicks", {"topic": topic, **COLD, "clusterRef": {"name": "main"}, "mode": "Propose"})
     message = scene.wait_for_condition("clicks", "FieldsNotCarriedOut", kind="NotYetSupported")
-    assert "spec.dedicatedTopic" in message
+    assert "spec.clusterRef" in message
     assert "spec.mode: Propose" in message
 
 

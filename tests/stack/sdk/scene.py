@@ -20,7 +20,16 @@ from hotkey_sdk.routing import codec, names
 from hotkey_sdk.routing.envelope import SigningKey, digest, seal
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.report import ClientReport, decode_report
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table
+from hotkey_sdk.routing.table import (
+    DedicatedTopic,
+    Dimension,
+    Phase,
+    RecordKey,
+    Route,
+    Shard,
+    Stream,
+    Table,
+)
 from tests.stack.end_offsets import end_offsets
 
 PARTITIONS = 12
@@ -62,24 +71,24 @@ class Scene:
         found = self.admin.list_topics(topic, timeout=10).topics[topic].partitions
         return [number for number, partition in found.items() if partition.leader >= 0]
 
-    def config(self, **more: Any) -> dict[str, Any]:
-        """The settings of a client that follows this stream's tables."""
+    def config(self, user: str, **more: Any) -> dict[str, Any]:
+        """The settings of a client that follows this stream's tables, and may in Redis what `user` may."""
         return {
             "bootstrap.servers": self.stack.kafka.bootstrap,
             "log_level": 0,
-            "hotkey.redis.url": self.stack.redis.url,
+            "hotkey.redis.url": self.stack.redis.url_for(user),
             "hotkey.public.keys": self.key.public_line,
             **more,
         }
 
     def producer(self, **more: Any) -> hotkey_sdk.Producer:
-        made = hotkey_sdk.Producer(self.config(**more))
+        made = hotkey_sdk.Producer(self.config("hotkey-producer", **more))
         self.clients.append(made)
         return made
 
     def consumer(self, **more: Any) -> hotkey_sdk.Consumer:
         settings = {"group.id": self.topic, "fetch.wait.max.ms": 50, **more}
-        made = hotkey_sdk.Consumer(self.config(**settings))
+        made = hotkey_sdk.Consumer(self.config("hotkey-consumer", **settings))
         self.clients.append(made)
         return made
 
@@ -111,6 +120,11 @@ class Scene:
                 Dimension("hour", time_bucket_seconds=3600),
             ),
             routes=routes,
+            topics=tuple(
+                DedicatedTopic(name, PARTITIONS, Phase.ACTIVE, "any-id")
+                for name in read_set
+                if any(route.topic == name for route in routes)
+            ),
         )
 
     def publish(self, table: Table, key: SigningKey | None = None) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 from uuid import uuid4
 
 import confluent_kafka
+import msgspec
 import pytest
 from confluent_kafka import KafkaException, Message, TopicPartition
 
 import hotkey_sdk
+from hotkey_sdk.routing.table import DedicatedTopic, Phase
 from tests.stack.sdk.scene import PARTITIONS, Scene, until
 
 
@@ -112,6 +114,27 @@ def test_the_start_position_of_each_new_partition_is_committed(scene: Scene) -> 
 
     until(lambda: committed() == [0, 0, 0], lambda: (committed(), consumer.hotkey.stats()))
     assert consumer.hotkey.stats().added_topics == (second,)
+
+
+def test_two_members_commit_the_start_of_a_topic_that_is_only_prepared(scene: Scene) -> None:
+    """Writes move there when every group has a committed offset on each partition, and not before."""
+    second = f"{scene.topic}.hot.x.g1"
+    scene.create(second, 4)
+    members = [scene.consumer(**{"enable.auto.commit": False}) for _ in range(2)]
+    for member in members:
+        member.subscribe([scene.topic])
+    prepared = DedicatedTopic(second, 4, Phase.PREPARE, "any-id", b"nike")
+    table = scene.table(epoch=5, read_set=(second,))
+    scene.publish(msgspec.structs.replace(table, topics=(prepared,)))
+    places = [TopicPartition(second, number) for number in range(4)]
+
+    def committed() -> list[int]:
+        for member in members:
+            member.poll(0.05)
+        return [place.offset for place in members[0].committed(places, timeout=10)]
+
+    until(lambda: committed() == [0, 0, 0, 0], lambda: (committed(), members[0].hotkey.stats()))
+    assert {member.hotkey.stats().added_topics for member in members} == {(second,)}
 
 
 def test_what_the_group_has_committed_on_is_read_again_even_without_a_table(scene: Scene) -> None:

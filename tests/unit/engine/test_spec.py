@@ -120,8 +120,6 @@ def test_a_mistake_is_told_by_its_field(case: str) -> None:
 UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.clusterRef": {"clusterRef": {"name": "main"}},
     "spec.mode: Propose": {"mode": "Propose"},
-    "spec.spread.ordering: PerKey": {"spread": {"ordering": "PerKey"}},
-    "spec.dedicatedTopic": {"dedicatedTopic": {"enabled": True}},
     "spec.overrides": {"overrides": [{"key": "nike", "pin": {"shards": 8}}]},
 }
 

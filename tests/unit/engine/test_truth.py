@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hotkey_operator.engine.decide import decide, retire
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import (
+    CreateTopic,
     EmitEvent,
     EndOffsets,
     Observation,
@@ -49,7 +50,8 @@ def seen(**fields: object) -> Observation:
 
 def done(observation: Observation, memory: Memory | None = None) -> list[WriteTable | PublishTable]:
     decision, _ = decide(spec(), observation, memory or Memory())
-    return [action for action in decision.actions if not isinstance(action, EmitEvent)]
+    assert not any(isinstance(action, CreateTopic) for action in decision.actions)
+    return [action for action in decision.actions if isinstance(action, WriteTable | PublishTable)]
 
 
 def epoch(number: int) -> Table:

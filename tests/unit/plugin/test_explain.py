@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from hotkey_operator.plugin.destination import DimensionError, placed
@@ -11,7 +13,7 @@ from hotkey_operator.plugin.explain import explanation, remembered, value
 from hotkey_operator.plugin.policies import Found, find, nearest, policies, whose_shard
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.router import Router
-from hotkey_sdk.routing.table import RecordKey
+from hotkey_sdk.routing.table import DedicatedTopic, Phase, RecordKey
 from tests.unit.plugin.objects import NIKE, NOW, event, policy, policy_object, route, table, table_object
 
 GOLDEN = """\
@@ -200,3 +202,22 @@ def test_dimensions_that_do_not_choose_a_shard_are_refused_in_words(
 ) -> None:
     with pytest.raises(DimensionError, match=said):
         placed(found(NIKE, routes=(route(by=by),)), b"nike", given, 0)
+
+
+def test_a_key_with_a_topic_of_its_own_is_told_which() -> None:
+    one = found(NIKE, routes=(route(),))
+    assert one.policy.table is not None
+    own = DedicatedTopic("clicks.hot.0a1b2c3d.g2", 6, Phase.ACTIVE, "id", b"nike")
+    moved = msgspec.structs.replace(
+        one.policy.table,
+        read_set=("clicks", own.name),
+        topics=(own,),
+        routes=(msgspec.structs.replace(route(), topic=own.name),),
+    )
+
+    given = replace(one, policy=replace(one.policy, table=moved), route=moved.routes[0])
+    lines = explanation(given, [], NOW)
+
+    told = dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith(" "))
+    assert told["Now"].strip() == "in a topic of its own, over 3 shards; order is kept per user_id"
+    assert told["Own topic"].strip() == "clicks.hot.0a1b2c3d.g2, Active, 6 partitions"

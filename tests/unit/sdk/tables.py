@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from hotkey_sdk.routing.codec import MAX_INTEGER, MAX_PARTITIONS, MAX_SHARD_ID
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table
+from hotkey_sdk.routing.codec import MAX_INTEGER, MAX_SHARD_ID
+from hotkey_sdk.routing.table import (
+    DedicatedTopic,
+    Dimension,
+    Phase,
+    RecordKey,
+    Route,
+    Shard,
+    Stream,
+    Table,
+)
 
 STREAM = Stream("cluster-1", "clicks")
 
@@ -30,20 +39,30 @@ def route(
     )
 
 
+def dedicated(name: str, *, phase: Phase = Phase.ACTIVE, partitions: int = 12) -> DedicatedTopic:
+    """A dedicated topic that the brokers know, of the key `nike`."""
+    return DedicatedTopic(name, partitions, phase, topic_id=f"id-of-{name}", key=b"nike")
+
+
 def table(*routes: Route, epoch: int = 7, partitions: int = 12, stream: Stream = STREAM) -> Table:
-    """A table with the dimensions user_id, country_id (a header) and hour."""
+    """A table with the dimensions user_id, country_id (a header) and hour.
+
+    Other topics of the routes are dedicated ones with as many partitions as the base topic.
+    """
+    read_set = tuple(dict.fromkeys((stream.topic, *(each.topic for each in routes))))
     return Table(
         stream=stream,
         partitions=partitions,
         epoch=epoch,
         seed=42,
-        read_set=tuple(dict.fromkeys((stream.topic, *(each.topic for each in routes)))),
+        read_set=read_set,
         dimensions=(
             Dimension("user_id", json_path="$.user_id"),
             Dimension("country_id", header="x-country"),
             Dimension("hour", time_bucket_seconds=3600),
         ),
         routes=routes,
+        topics=tuple(dedicated(name, partitions=partitions) for name in read_set[1:]),
     )
 
 
@@ -61,13 +80,23 @@ def _dimensions(draw: st.DrawFn) -> tuple[Dimension, ...]:
 
 
 @st.composite
-def _routes(draw: st.DrawFn, partitions: int, topics: list[str], names: list[str]) -> tuple[Route, ...]:
-    base = topics[0]
+def _dedicated(draw: st.DrawFn, name: str) -> DedicatedTopic:
+    return DedicatedTopic(
+        name,
+        draw(st.integers(1, 1000)),
+        draw(st.sampled_from(Phase)),
+        draw(st.just("") | st.text("abcXYZ019-_", min_size=22, max_size=22)),
+        draw(st.none() | st.binary(max_size=30)),
+    )
+
+
+@st.composite
+def _routes(draw: st.DrawFn, topics: dict[str, int], names: list[str]) -> tuple[Route, ...]:
     routes = []
     for key in draw(st.lists(st.binary(max_size=30), max_size=4, unique=True)):
-        topic = draw(st.sampled_from(topics))
+        topic = draw(st.sampled_from(list(topics)))
         size = draw(st.sampled_from([1, 2, 3, 255, 256, 257, 300]))
-        last = (partitions if topic == base else MAX_PARTITIONS) - 1
+        last = topics[topic] - 1
         ids = range(draw(st.integers(0, MAX_SHARD_ID - size)), MAX_SHARD_ID)
         place = draw(st.integers(0, last))
         slots = 2 ** draw(st.integers(0, 9))
@@ -88,8 +117,12 @@ def _routes(draw: st.DrawFn, partitions: int, topics: list[str], names: list[str
 def tables(draw: st.DrawFn) -> Table:
     """Any valid table, small enough to be quick."""
     topics = draw(st.lists(_names, min_size=1, max_size=4, unique=True))
+    dedicated = tuple(draw(_dedicated(name)) for name in topics[1:])
     dimensions = draw(_dimensions())
     partitions = draw(st.integers(1, 1000))
+    writable = {topics[0]: partitions} | {
+        topic.name: topic.partitions for topic in dedicated if topic.phase is Phase.ACTIVE
+    }
     return Table(
         stream=Stream(draw(_text), topics[0]),
         partitions=partitions,
@@ -97,5 +130,6 @@ def tables(draw: st.DrawFn) -> Table:
         seed=draw(st.integers(0, MAX_INTEGER)),
         read_set=tuple(topics),
         dimensions=dimensions,
-        routes=draw(_routes(partitions, topics, [each.name for each in dimensions])),
+        routes=draw(_routes(writable, [each.name for each in dimensions])),
+        topics=dedicated,
     )

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hotkey_sdk.routing import codec
 from hotkey_sdk.routing.codec import TableError, UnknownFeatureError
-from hotkey_sdk.routing.table import RecordKey, Table
-from tests.unit.sdk.tables import route, table, tables
+from hotkey_sdk.routing.table import Phase, RecordKey, Table
+from tests.unit.sdk.tables import dedicated, route, table, tables
 
 
 @given(tables())
@@ -180,6 +181,67 @@ def test_a_missing_field_is_refused_with_its_name(field: str) -> None:
     del document[field]
 
     with pytest.raises(TableError, match=field):
+        codec.from_document(document)
+
+
+HOT = "clicks.hot.0a1b2c3d.g7"
+
+
+def test_a_table_that_writes_to_a_dedicated_topic_needs_a_reader_that_knows_them() -> None:
+    document = codec.to_document(table(route(topic=HOT)))
+
+    assert document["required"] == ["dedicatedTopics"]
+    assert document["dedicated"] == [
+        {"name": HOT, "partitions": 12, "phase": "Active", "topicId": f"id-of-{HOT}", "key": "nike"}
+    ]
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.ACTIVE])
+def test_a_table_that_only_lists_dedicated_topics_is_for_every_reader(phase: Phase) -> None:
+    listed = replace(table(route()), read_set=("clicks", HOT), topics=(dedicated(HOT, phase=phase),))
+
+    document = codec.to_document(listed)
+
+    assert document["required"] == []
+    assert codec.from_document(document) == listed
+
+
+WRONG_TOPICS: list[tuple[str, object, str]] = [
+    ("dedicated", [], "neither the base topic nor in `dedicated`"),
+    ("dedicated.0.phase", "Prepare", "only Active ones are written"),
+    ("dedicated.0.phase", "Return", "only Active ones are written"),
+    ("dedicated.0.phase", "Idle", "only Active ones are written"),
+    ("dedicated.0.phase", "Gone", "phase"),
+    ("dedicated.0.partitions", 3, "shard 13 is on partition 3, but clicks.hot.0a1b2c3d.g7 has 3"),
+    ("dedicated.0.partitions", 0, "partitions"),
+    ("dedicated.0.name", "clicks", "is the base topic"),
+    ("dedicated.0.name", "clicks.hot.unread", "is not in readSet"),
+    ("dedicated.0.topicId", "x" * 65, "topicId"),
+    ("dedicated.0.keyBase64", "bmlrZQ==", "exactly one"),
+    ("dedicated.0", None, "dedicated"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"), WRONG_TOPICS, ids=[f"{p}={v!r:.30}" for p, v, _ in WRONG_TOPICS]
+)
+def test_a_table_that_is_wrong_about_dedicated_topics_is_refused(
+    path: str, value: object, words: str
+) -> None:
+    document = codec.to_document(table(route(topic=HOT)))
+    set_in(document, path, value)
+
+    with pytest.raises(TableError) as refused:
+        codec.from_document(document)
+
+    assert words in str(refused.value)
+
+
+def test_a_dedicated_topic_that_is_listed_twice_is_refused() -> None:
+    document = codec.to_document(table(route(topic=HOT)))
+    document["dedicated"] *= 2
+
+    with pytest.raises(TableError, match=r"dedicated holds .* more than once"):
         codec.from_document(document)
 
 

@@ -96,6 +96,7 @@ def test_a_producer_gets_javas_partitioner_and_idempotence_and_creates_no_topics
     assert producer_defaults(KAFKA) == {
         "allow.auto.create.topics": False,
         "topic.metadata.refresh.interval.ms": 10_000,
+        "topic.metadata.propagation.max.ms": 500,
         "partitioner": "murmur2_random",
         "enable.idempotence": True,
         "acks": "all",

@@ -7,8 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hotkey_operator.engine.model import Decision, EmitEvent, PublishTable, StoredTable, WriteTable
-from hotkey_operator.ports import Conflict, NamespaceTerminating, PolicyRef, Ports, Unavailable
+from hotkey_operator.engine.model import (
+    CreateTopic,
+    Decision,
+    EmitEvent,
+    PublishTable,
+    StoredTable,
+    TopicAttempt,
+    WriteTable,
+)
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.ports import (
+    Conflict,
+    NamespaceTerminating,
+    PolicyRef,
+    Ports,
+    TopicRefused,
+    Unavailable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +34,8 @@ class Applied:
     `stored`: the table that was written. `published_epoch`: what Redis accepted. `events`: those to tell now.
     `conflict`: someone else wrote the object first. `unwritten`, `unpublished`: what failed, in words for
     people. After a conflict or a failed write nothing more was done; a later turn does it from what it sees.
-    `terminating`: there will never be an object, as the namespace is being deleted.
+    `terminating`: there will never be an object, as the namespace is being deleted. `topics`: attempts to
+    make topics; what is not told here of one that was made is never taken for ours.
     """
 
     stored: StoredTable | None = None
@@ -28,6 +45,7 @@ class Applied:
     unwritten: str | None = None
     unpublished: str | None = None
     terminating: bool = False
+    topics: tuple[TopicAttempt, ...] = ()
 
     @property
     def stopped(self) -> bool:
@@ -52,9 +70,24 @@ async def apply(ports: Ports, ref: PolicyRef, decision: Decision, *, tombstone: 
                     return done
             case PublishTable():
                 done = await _publish(ports, action, done)
+            case CreateTopic():
+                done = replace(done, topics=(*done.topics, await _create(ports, action)))
             case EmitEvent():
                 done = replace(done, events=(*done.events, action))
     return done
+
+
+async def _create(ports: Ports, action: CreateTopic) -> TopicAttempt:
+    """One attempt. One of that name that was there already is not ours, so no id is told of it."""
+    if ports.topics is None:
+        return TopicAttempt(action.name, reason=Reason.TOPIC_NOT_MADE, problem="there is nobody to make it")
+    try:
+        made = await ports.topics.create(action.name, action.partitions, action.config)
+    except TopicRefused as error:
+        return TopicAttempt(action.name, reason=error.reason, problem=str(error))
+    except Unavailable as error:
+        return TopicAttempt(action.name, reason=Reason.TOPIC_NOT_MADE, problem=str(error))
+    return TopicAttempt(action.name, made)
 
 
 async def _write(

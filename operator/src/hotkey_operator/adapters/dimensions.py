@@ -82,8 +82,15 @@ def _plain_reader(dimension: Dimension) -> Callable[[RawRecord], str | None] | N
     if header is not None:
         return lambda record: _header(record.headers, header)
     if width is not None:
-        return lambda record: None if record.timestamp_ms is None else time_bucket(record.timestamp_ms, width)
+        return lambda record: _bucket(record.timestamp_ms, width)
     return None
+
+
+def _bucket(timestamp_ms: int | None, width_seconds: int) -> str | None:
+    try:
+        return None if timestamp_ms is None else time_bucket(timestamp_ms, width_seconds)
+    except OverflowError:
+        return None  # beyond the calendar: as good as no timestamp, as in the SDK
 
 
 def _header(headers: Sequence[tuple[str, bytes | None]], name: str) -> str | None:

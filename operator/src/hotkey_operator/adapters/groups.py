@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 _THREADS = 8  # for all policies
 _CONSUMERS_AT_MOST = 256  # kept open, for all policies; where there are more groups they take turns
 _CHANGES_PER_SECOND = 4.0  # then: a group is asked for about a minute, long enough to see it fall behind
+_ASKED_AT_MOST = 200  # of all groups of the cluster, for those that read a topic
 _NAME_CHARACTERS = 249
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _COMMON: dict[str, Any] = {
@@ -73,6 +74,21 @@ class KafkaGroups:
         except Unavailable as error:
             return Committed(group, {}, str(error))
         return Committed(group, offsets)
+
+    async def reading(self, topic: str, partitions: int) -> tuple[Committed, ...]:
+        what = "list the consumer groups"
+        names, failure = await self._call(what, self._listed)
+        if failure is not None or len(names) > _ASKED_AT_MOST:
+            many = f"there are {len(names)} groups, at most {_ASKED_AT_MOST} are asked"
+            return (Committed("", {}, f"Kafka: cannot {what}: {failure or many}"),)
+        found = await self.committed(topic, partitions, names)
+        return tuple(each for each in found if each.offsets or each.failure is not None)
+
+    def _listed(self) -> tuple[list[str], str | None]:
+        """The names of all groups, and why some may be missing."""
+        answer = self._admin.list_consumer_groups(request_timeout=self._timeout).result()
+        failure = str(answer.errors[0]) if answer.errors else None
+        return sorted(group.group_id for group in answer.valid), failure
 
     async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
         if not partitions:

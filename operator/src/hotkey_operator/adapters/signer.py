@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Mapping
 
 from hotkey_sdk.routing import codec
-from hotkey_sdk.routing.envelope import KeyFormatError, PublicKeys, SigningKey, open_envelope, seal
+from hotkey_sdk.routing.envelope import KeyFormatError, PublicKeys, SigningKey, open_envelope, seal, signed_by
 from hotkey_sdk.routing.table import Stream, Table
 
 PRIVATE_KEY = "private.key"  # base64 of the 32 raw bytes
@@ -31,6 +31,11 @@ class EnvelopeSigner:
         self._key = key
         self._keys = PublicKeys(trusted)
         self._opened: dict[Stream, tuple[bytes, Table]] = {}  # the last, for it is read again and again
+
+    @property
+    def trusted(self) -> PublicKeys:
+        """The keys whose tables it opens."""
+        return self._keys
 
     @classmethod
     def from_secret(cls, data: Mapping[str, str]) -> EnvelopeSigner:
@@ -55,6 +60,9 @@ class EnvelopeSigner:
         if len(self._opened) > STREAMS_KEPT:
             del self._opened[next(iter(self._opened))]
         return known[1]
+
+    def is_current(self, envelope: bytes) -> bool:
+        return signed_by(envelope) == (self._key.key_id if self._key is not None else "")
 
     def _verified(self, envelope: bytes, stream: Stream) -> Table:
         table = codec.decode(open_envelope(envelope, self._keys, allow_unsigned=self._key is None))

@@ -162,8 +162,11 @@ def _waiting(memory: Memory, ends: EndOffsets) -> dict[int, tuple[int, int]]:
 
 
 def routed(table: Table | None) -> frozenset[int]:
-    """The partitions that carry shards."""
-    return frozenset(shard.partition for route in (table.routes if table else ()) for shard in route.shards)
+    """The partitions of the base topic that carry shards."""
+    if table is None:
+        return frozenset()
+    base = (route for route in table.routes if route.topic == table.stream.topic)
+    return frozenset(shard.partition for route in base for shard in route.shards)
 
 
 def _routed(table: Table | None, memory: Memory, at: float) -> Iterable[int]:

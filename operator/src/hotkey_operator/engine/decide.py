@@ -10,14 +10,16 @@ from dataclasses import replace
 
 import msgspec
 
-from hotkey_operator.engine import cooling, routing, told
+from hotkey_operator.engine import cooling, own_topic, routing, told
+from hotkey_operator.engine.dedication import Dedication, aside, base_view, dedicate
 from hotkey_operator.engine.guards import gate
 from hotkey_operator.engine.memory import Memory, learned
 from hotkey_operator.engine.model import Action, Decision, Observation, PublishTable, TopicFacts, WriteTable
+from hotkey_operator.engine.placement import in_table_order
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec
-from hotkey_operator.engine.truth import Standing, at_next_epoch, damage, declared, standing
+from hotkey_operator.engine.truth import Standing, at_next_epoch, damage, declared, left_by, standing
 from hotkey_sdk.routing.table import Table
 
 
@@ -37,27 +39,44 @@ def _govern(
     spec: PolicySpec, observation: Observation, topic: TopicFacts, memory: Memory
 ) -> tuple[Decision, Memory]:
     stands = standing(spec, observation, topic)
-    s = Situation.of(spec, observation.at, topic, stands.table, memory)
-    s = replace(s, memory=cooling.watched(s))
+    s = Situation.of(spec, observation.at, topic, base_view(stands.table), memory)
+    s = replace(s, memory=cooling.watched(s), aside=aside(stands.table))
     outcome = routing.route(s)
-    table = _table(s, observation, stands, outcome)
+    dedication = _dedicated(s, observation, stands, outcome)
+    s = replace(s, memory=replace(s.memory, topics=dedication.memory))
+    table = _table(s, observation, stands, dedication)
     written = table if table != (observation.stored.table if observation.stored else None) else None
     actions = _republished(observation) if written is None else _written(written, observation)
+    actions = (*actions, *dedication.actions)
     decision = Decision(actions, outcome.reason, outcome.message, summary=told.summary(observation, s.memory))
-    return told.governing(s, decision, observation, outcome, written)
+    return told.governing(s, decision, observation, outcome, written, dedication)
 
 
-def _table(s: Situation, observation: Observation, stands: Standing, outcome: routing.Outcome) -> Table:
-    """The standing table with the outcome's routes, under the next epoch where that changes it."""
-    if s.spec.suspend or not s.spec.acts:
-        return stands.table
-    is_new = outcome.routes != stands.table.routes or outcome.reason is Reason.REPARTITIONED
+def _dedicated(
+    s: Situation, observation: Observation, stands: Standing, outcome: routing.Outcome
+) -> Dedication:
+    """The standing table with the outcome's routes to the base topic, and its dedicated topics a step on."""
+    topics = own_topic.watched(s, stands.table, s.memory.topics)
+    wanted, topics = own_topic.sure(own_topic.wants(s, outcome), topics, s.at)
+    if s.spec.suspend:
+        return Dedication(stands.table, topics)
+    own = [route for route in stands.table.routes if route.key in s.aside]
+    based = outcome.routes if s.spec.acts else ()
+    is_new = based != base_view(stands.table).routes or outcome.reason is Reason.REPARTITIONED
     table = msgspec.structs.replace(
         stands.table,
-        routes=outcome.routes,
+        routes=in_table_order((*based, *own)),
         partitions=s.topic.partitions if is_new else stands.table.partitions,
-        dimensions=declared(s.spec, stands.table, outcome.routes),
     )
+    return dedicate(s, observation, table, wanted, topics)
+
+
+def _table(s: Situation, observation: Observation, stands: Standing, dedication: Dedication) -> Table:
+    """The table that shall stand, under the next epoch where it is not the standing one."""
+    if s.spec.suspend:
+        return stands.table
+    table = dedication.table
+    table = msgspec.structs.replace(table, dimensions=declared(s.spec, stands.table, table.routes))
     return stands.table if table == stands.table else at_next_epoch(table, observation)
 
 
@@ -81,6 +100,6 @@ def retire(observation: Observation) -> Decision:
     held = observation.stored.table if observation.stored else observation.published.table
     if held is None or observation.rival is not None:
         return Decision((), Reason.RETURNED, "the stream has no table of this policy")
-    table = at_next_epoch(msgspec.structs.replace(held, routes=()), observation)
+    table = at_next_epoch(left_by(msgspec.structs.replace(held, routes=())), observation)
     message = f"{held.stream.topic} is back to plain keys under epoch {table.epoch}"
     return Decision(_written(table, observation), Reason.RETURNED, message)

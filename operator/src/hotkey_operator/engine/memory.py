@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from hotkey_operator.engine import flapping, lag, sizes, tallies
+from hotkey_operator.engine import flapping, lag, sizes, tallies, topic_memory
 from hotkey_operator.engine.heavy import Attribution, Evidence, digest
 from hotkey_operator.engine.model import EndOffsets, KeyTally, Observation, Read, Sampling, Sizes
 from hotkey_operator.engine.rates import History, extended
@@ -62,6 +62,7 @@ class Memory:
     log_sizes: sizes.Sizes = ()  # of each partition's log, where they are asked for
     sized_at: float = float("-inf")  # when they last were told
     amiss: Mapping[Read, tuple[float, str]] = field(default_factory=dict)  # not read of late, and why
+    topics: topic_memory.TopicMemory = field(default_factory=topic_memory.TopicMemory)
     # Worked out once in a turn, which asks for each key.
     _fresh: dict[float, Mapping[int, Evidence]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -109,6 +110,8 @@ def learned(memory: Memory, spec: PolicySpec, observation: Observation) -> Memor
     if observation.ends is not None:
         memory = _groups_seen(_ends_seen(memory, observation.ends), spec, observation)
     memory = _sizes_seen(memory, observation)
+    topics = topic_memory.seen(memory.topics, observation.dedicated, observation.at)
+    memory = replace(memory, topics=topics)
     return _tallies_seen(_samples_seen(memory, spec, observation), observation)
 
 
@@ -273,7 +276,8 @@ def _mixed_partitions(memory: Memory, at: float, seconds: float = MIXED_SECONDS)
             for table in tables:
                 mixed.add(partition_for(key, table.partitions))
                 route = table.route(key)
-                mixed.update(shard.partition for shard in (route.shards if route else ()))
+                if route is not None and route.topic == table.stream.topic:
+                    mixed.update(shard.partition for shard in route.shards)
     return mixed
 
 

@@ -25,6 +25,28 @@ class TopicFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicConfig:
+    """How safely a topic keeps records. `retention_bytes` is of one partition; -1: without a bound."""
+
+    replication: int
+    min_insync: int
+    retention_ms: int
+    retention_bytes: int
+    timestamp_type: str
+    unclean_election: bool
+    max_message_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSeen:
+    """A topic as the brokers describe it."""
+
+    topic_id: str
+    partitions: int
+    config: TopicConfig
+
+
+@dataclass(frozen=True, slots=True)
 class SampledRecord:
     """One record of a sample; `key` as it stands in Kafka, `dimensions` those that could be read from it."""
 
@@ -118,12 +140,14 @@ class Published:
     """What Redis holds for the stream, as far as it could be verified.
 
     `reachable` False: Redis did not answer. `table` None and `garbage` None: nothing is published.
-    `garbage`: a digest of something that stands there and is no valid table of this stream.
+    `garbage`: a digest of something that stands there and is no valid table of this stream. `former_key`: the
+    table is signed by a key that is trusted and signs no more.
     """
 
     reachable: bool
     table: Table | None = None
     garbage: str | None = None
+    former_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +168,26 @@ class Progress:
 
     groups: tuple[Committed, ...]
     starts: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DedicatedSeen:
+    """What was learned of the stream's dedicated topics; what could not be learned is not there.
+
+    `base`: the base topic's configuration. `topics`: those that the table lists, by name; None: there is no
+    topic of that name. `totals`: the sum of a topic's end offsets. `groups`: of a topic in preparation, what
+    the registered groups have committed on it. `on_base`: every group of the cluster that has committed on
+    the base topic, None where they were not asked. `alike`: all topics of the cluster that are named like
+    dedicated ones of the stream, None where they were not listed. `failure`: why something is missing.
+    """
+
+    base: TopicConfig | None = None
+    topics: Mapping[str, TopicSeen | None] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, tuple[Committed, ...]] = field(default_factory=dict)
+    on_base: tuple[Committed, ...] | None = None
+    alike: tuple[str, ...] | None = None
+    failure: str | None = None
 
 
 class Read(StrEnum):
@@ -175,6 +219,8 @@ class Observation:
     log_sizes: EndOffsets | None = None  # bytes of each partition's log instead of offsets
     tallies: tuple[KeyTally, ...] = ()  # of partitions whose producers told their keys
     progress: Progress | None = None  # None: the consumer groups were not asked this turn
+    dedicated: DedicatedSeen | None = None  # None: the policy and the table know no dedicated topics
+    policy_uid: str = ""  # names of dedicated topics are made with it
 
     @property
     def resource_version(self) -> str | None:
@@ -204,6 +250,28 @@ class PublishTable:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateTopic:
+    """Make a topic that the RoutingTable object lists already; `config` says what it must not be below."""
+
+    name: str
+    partitions: int
+    config: TopicConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TopicAttempt:
+    """What became of one attempt to make a topic, at `at` (unix seconds).
+
+    `topic_id`: it was made by this attempt. `reason` and `problem`: why it was not, in words for people.
+    """
+
+    name: str
+    topic_id: str = ""
+    reason: Reason | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EmitEvent:
     """A Kubernetes Event on the policy, once per thing that happened."""
 
@@ -212,7 +280,7 @@ class EmitEvent:
     warning: bool = False
 
 
-Action = WriteTable | PublishTable | EmitEvent
+Action = WriteTable | PublishTable | CreateTopic | EmitEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ class ConditionType(StrEnum):
     READY = "Ready"  # the loop turns, the stream is governed by this policy and its table is published
     HOT = "Hot"  # at least one key of the stream is routed
     NOT_YET_SUPPORTED = "NotYetSupported"  # a field of the spec is accepted but not carried out
+    DEDICATED_TOPICS_READY = "DedicatedTopicsReady"  # nothing keeps a key from its own topic; where enabled
 
 
 class Reason(StrEnum):
@@ -28,6 +29,21 @@ class Reason(StrEnum):
     BALANCED = "Balanced"  # over the trigger, but the load is even: nothing to gain
     PARTIAL_ADOPTION = "PartialAdoption"  # a spread key still arrives plain, from producers without the table
     FLAPPING = "Flapping"  # a key went back and forth; its next change waits longer
+    # dedicated topics
+    PREPARING = "Preparing"  # a topic for the key is being made, or waits for the consumer groups
+    DEDICATED = "Dedicated"  # a hot key got, or has, a topic of its own
+    RETURNED_TO_BASE = "ReturnedToBase"  # a key's records go to the base topic again
+    UNREGISTERED_GROUP = "UnregisteredGroup"  # a group reads the base topic and the policy does not name it
+    CONSUMERS_NOT_READING = "ConsumersNotReading"  # a named group does not read the dedicated topic yet
+    GROUPS_NOT_KNOWN = "GroupsNotKnown"  # which groups read the topic could not be asked
+    TOO_MANY_DEDICATED_TOPICS = "TooManyDedicatedTopics"  # `limits.maxDedicatedTopics` is reached
+    TOPIC_QUOTA_EXCEEDED = "TopicQuotaExceeded"  # the brokers make no further topic: a quota, or their policy
+    REPLICATION_FACTOR_TOO_HIGH = "ReplicationFactorTooHigh"  # fewer brokers than the base topic has replicas
+    NOT_AUTHORIZED = "NotAuthorized"  # the operator may not make topics of that name
+    TOPIC_NOT_MADE = "TopicNotMade"  # the brokers refused for another reason
+    TOPIC_REPLACED = "TopicReplaced"  # a dedicated topic was deleted or made anew by a person
+    WEAKER_THAN_BASE = "WeakerThanBase"  # a dedicated topic keeps records less safely than the base topic
+    UNLISTED_TOPIC = "UnlistedTopic"  # it is named like ours and in no table: read, never written
     # why nothing can be done
     NO_DOMINANT_KEY = "NoDominantKey"
     NOT_SAMPLED = "NotSampled"  # `metrics.sampling` is off and no producer reports its keys

@@ -39,6 +39,7 @@ class Situation:
     by_bytes: bool
     keys: Mapping[bytes, KeyLoad]
     borne_out: bool = False
+    aside: frozenset[bytes] = frozenset()  # keys with a topic of their own: nothing is planned for them here
 
     @classmethod
     def of(cls, spec: PolicySpec, at: float, topic: TopicFacts, table: Table, memory: Memory) -> Situation:
@@ -151,7 +152,11 @@ class Situation:
 
     def _plain_on_hot(self) -> list[KeyLoad]:
         hot = set(self.long_hot)
-        plain = [key for key in self.keys.values() if self.table.route(key.key) is None]
+        plain = [
+            key
+            for key in self.keys.values()
+            if key.key not in self.aside and self.table.route(key.key) is None
+        ]
         on_hot = [key for key in plain if any(load > 0 and p in hot for p, load in key.on.items())]
         return sorted(on_hot, key=lambda key: (-key.total, key.key))
 

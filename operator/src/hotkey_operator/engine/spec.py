@@ -90,6 +90,20 @@ class Limits:
     max_hot_keys: int = 32
     max_shards_per_key: int = 512
     changes_per_minute: int = 12
+    max_dedicated_topics: int = 8
+    max_dedicated_partitions: int = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Dedicated:
+    """Whether a key may get a topic of its own. `partitions` None: as many as the key's rate asks for.
+
+    `warm`: topics to keep ready ahead of need.
+    """
+
+    enabled: bool = False
+    warm: int = 0
+    partitions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ class PolicySpec:
     trigger: Trigger = Trigger()
     release: Release = Release()
     spread: Spread = Spread()
-    dedicated_topic: bool = False
+    dedicated: Dedicated = Dedicated()
     limits: Limits = Limits()
     consumer_groups: tuple[str, ...] = ()
     ignored_groups: tuple[str, ...] = ()
@@ -146,6 +160,8 @@ def parse_spec(spec: Mapping[str, Any]) -> PolicySpec:
         document = msgspec.convert(dict(spec), _Policy)
     except msgspec.ValidationError as error:
         raise SpecError(_with_field(str(error))) from None
+    except (RecursionError, UnicodeError) as error:
+        raise SpecError(f"spec: {error}, expected text in UTF-8 that is nested a few levels deep") from None
     dimensions = tuple(_dimension(dimension, index) for index, dimension in enumerate(document.dimensions))
     _refuse_repeats([dimension.name for dimension in dimensions], "spec.dimensions")
     return PolicySpec(
@@ -157,11 +173,17 @@ def parse_spec(spec: Mapping[str, Any]) -> PolicySpec:
         trigger=_trigger(document.trigger),
         release=Release(document.release.ratio, seconds(document.release.for_, "spec.release.for")),
         spread=_spread(document.spread, {dimension.name for dimension in dimensions}),
-        dedicated_topic=document.dedicated_topic.enabled,
+        dedicated=Dedicated(
+            document.dedicated_topic.enabled,
+            document.dedicated_topic.warm,
+            document.dedicated_topic.partitions,
+        ),
         limits=Limits(
             document.limits.max_hot_keys,
             document.limits.max_shards_per_key,
             document.limits.changes_per_minute,
+            document.limits.max_dedicated_topics,
+            document.limits.max_dedicated_partitions,
         ),
         consumer_groups=tuple(document.consumers.groups),
         ignored_groups=tuple(document.consumers.ignore),
@@ -175,8 +197,6 @@ def unsupported_fields(spec: PolicySpec) -> tuple[str, ...]:
     asked = {
         "spec.clusterRef": spec.cluster_ref is not None,
         "spec.mode: Propose": spec.mode is Mode.PROPOSE,
-        "spec.spread.ordering: PerKey": spec.spread.ordering is Ordering.PER_KEY,
-        "spec.dedicatedTopic": spec.dedicated_topic,
         f"spec.trigger.lagSeconds with metrics.source {Source.PRODUCERS}": (
             spec.trigger.lag_seconds is not None and spec.metrics.source is Source.PRODUCERS
         ),
@@ -251,14 +271,16 @@ class _Spread(_Document, frozen=True):
 
 class _DedicatedTopic(_Document, frozen=True):
     enabled: bool = False
-    warm: Annotated[int, msgspec.Meta(ge=0)] = 0
-    partitions: Annotated[int, msgspec.Meta(ge=1)] = 12
+    warm: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=1_000)] | None = None
 
 
 class _Limits(_Document, frozen=True):
     max_hot_keys: Annotated[int, msgspec.Meta(ge=1, le=256)] = 32
     max_shards_per_key: Annotated[int, msgspec.Meta(ge=1, le=1_024)] = 512
     changes_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 12
+    max_dedicated_topics: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    max_dedicated_partitions: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 96
 
 
 class _Consumers(_Document, frozen=True):

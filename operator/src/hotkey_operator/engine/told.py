@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hotkey_operator.engine import cooling, lag, rates
+from hotkey_operator.engine.dedication import Dedication
 from hotkey_operator.engine.heavy import KeyLoad
 from hotkey_operator.engine.memory import Memory, sampling
 from hotkey_operator.engine.model import (
@@ -17,6 +18,7 @@ from hotkey_operator.engine.model import (
     EmitEvent,
     KeyVerdict,
     Observation,
+    PublishTable,
     Rejected,
     Summary,
 )
@@ -25,16 +27,22 @@ from hotkey_operator.engine.recency import REPORT_SECONDS, within
 from hotkey_operator.engine.routing import Outcome
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec, unsupported_fields
+from hotkey_operator.engine.told_topics import (
+    TOPIC_CHANGES,
+    dedicated_verdicts,
+    no_topic_of_its_own,
+    topic_events,
+    topics_ready,
+)
 from hotkey_operator.engine.truth import damage
 from hotkey_operator.engine.wording import amiss, count, grounds, name, names, spread
 from hotkey_sdk.routing.report import ClientReport, Role
 from hotkey_sdk.routing.table import Route, Table
 
-OWN_TOPIC = Rejected(
-    "give it a topic of its own", Reason.FIELDS_NOT_CARRIED_OUT, "dedicated topics are not carried out yet"
-)
 TELL_AGAIN_SECONDS = 300.0  # an Event that says the same once more
-CHANGES = frozenset({Reason.SPREAD, Reason.RESPREAD, Reason.REPARTITIONED, Reason.MERGED_BACK})
+CHANGES = (
+    frozenset({Reason.SPREAD, Reason.RESPREAD, Reason.REPARTITIONED, Reason.MERGED_BACK}) | TOPIC_CHANGES
+)
 REFUSALS = UNMENDED | {
     Reason.SLOW_CONSUMER,
     Reason.ANOTHER_POLICY,
@@ -59,25 +67,34 @@ def idle(
 
 
 def governing(
-    s: Situation, decision: Decision, observation: Observation, outcome: Outcome, written: Table | None
+    s: Situation,
+    decision: Decision,
+    observation: Observation,
+    outcome: Outcome,
+    written: Table | None,
+    dedication: Dedication,
 ) -> tuple[Decision, Memory]:
     """The decision of a policy that governs its stream, with what is told of it."""
-    table = written or s.table
+    table = written or dedication.table
     if _only_observes(s, outcome):
         message = f"mode {s.spec.mode}, so this is not done: {outcome.message}"
         decision = replace(decision, reason=Reason.OBSERVING, message=message)
+    if changed := [note for note in dedication.notes if note.change]:
+        decision = replace(decision, reason=changed[0].reason, message=changed[0].message)
     epoch = written.epoch if written else decision.summary.epoch
     decision = replace(
         decision,
-        verdicts=_verdicts(s, outcome),
+        verdicts=dedicated_verdicts(s, table, dedication, _verdicts(s, outcome)),
         conditions=(
             _ready(s, observation, decision, table),
             _is_hot(table, decision),
             _not_yet_supported(s.spec),
+            *topics_ready(s, table, dedication),
         ),
         summary=replace(decision.summary, epoch=epoch),
     )
-    return _with_events(decision, _events(s, decision, observation, outcome, written), s.at, s.memory)
+    events = [*_events(s, decision, observation, outcome, written), *topic_events(decision, dedication)]
+    return _with_events(decision, events, s.at, s.memory)
 
 
 def summary(observation: Observation, memory: Memory) -> Summary:
@@ -131,16 +148,16 @@ def _verdicts(s: Situation, outcome: Outcome) -> tuple[KeyVerdict, ...]:
         for load in s.heavy()
         if load.key not in named
     ]
-    reasoned = [_reasoned(verdict, outcome) for verdict in verdicts]
+    reasoned = [_reasoned(s, verdict, outcome) for verdict in verdicts]
     return tuple(sorted(reasoned, key=lambda verdict: (-verdict.records_per_second, verdict.key)))
 
 
-def _reasoned(verdict: KeyVerdict, outcome: Outcome) -> KeyVerdict:
+def _reasoned(s: Situation, verdict: KeyVerdict, outcome: Outcome) -> KeyVerdict:
     """The verdict with what the planner says that it takes and what it rejected."""
     cost = outcome.costs.get(verdict.key, verdict.cost)
     rejected = outcome.rejected.get(verdict.key, verdict.rejected)
     if verdict.reason is not Reason.MERGED_BACK:
-        rejected = (*rejected, OWN_TOPIC)
+        rejected = (*rejected, *no_topic_of_its_own(s, verdict.key))
     return replace(verdict, cost=cost, rejected=rejected)
 
 
@@ -284,7 +301,8 @@ def _events(
         for key, note in sorted(outcome.noted.items())
         if s.spec.acts
     ][:1]
-    if written is None and decision.actions and s.memory.table is not None:
+    published = any(isinstance(action, PublishTable) for action in decision.actions)
+    if written is None and published and s.memory.table is not None:
         events.append(EmitEvent(Reason.REPUBLISHED, _republished(observation, s.memory.table)))
     return events
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import msgspec
 
 from hotkey_operator.engine.model import Observation, TopicFacts
+from hotkey_operator.engine.placement import in_table_order
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_sdk.routing.codec import MAX_INTEGER
-from hotkey_sdk.routing.table import Dimension, Route, Table
+from hotkey_sdk.routing.table import Dimension, Phase, Route, Table
 
 BELIEVABLE_SECONDS = 10 * 366 * 86_400  # what is further ahead of the clock than this is no table's epoch
 MADE_AT = 1_750_000_000  # unix seconds before any table was made: a clock that says less is wrong
@@ -38,6 +39,8 @@ def standing(spec: PolicySpec, observation: Observation, topic: TopicFacts) -> S
         why = "the policy or the topic changed"
     if why is None and _epoch_is_behind(observation, content):
         why = "a higher epoch is in use than the object holds"
+    if why is None and observation.published.former_key:
+        why = "the signing key changed: the table is signed anew, under an epoch that clients take"
     if why is None:
         return Standing(content, None)
     return Standing(at_next_epoch(content, observation), why)
@@ -104,24 +107,41 @@ def _adjusted(spec: PolicySpec, table: Table, topic: TopicFacts) -> Table:
     """The table with the policy's dimensions, and without routes where there must be none.
 
     A route by a dimension that the policy has no longer stays until it is planned anew. A suspended policy
-    changes nothing. Routes to partitions that are gone, or to another topic, which nobody here watches, go at
-    once; the others keep the partition count that they were planned for, until they are planned anew.
+    changes nothing. Routes to partitions that are gone go at once; the others keep the partition count that
+    they were planned for, until they are planned anew.
     """
     if spec.suspend:
         return table
-    routes = table.routes if spec.acts and not topic.compacted and topic.partitions > 1 else ()
-    routes = tuple(
+    written = {each.name for each in table.topics if each.phase is Phase.ACTIVE and spec.acts}
+    own = [route for route in table.routes if route.topic in written]
+    may = table.routes if spec.acts and not topic.compacted and topic.partitions > 1 else ()
+    based = [
         route
-        for route in routes
+        for route in may
         if route.topic == topic.stream.topic
         and all(shard.partition < topic.partitions for shard in route.shards)
+    ]
+    routes = in_table_order((*based, *own))
+    return left_by(
+        msgspec.structs.replace(
+            table,
+            dimensions=declared(spec, table, routes),
+            routes=routes,
+            partitions=table.partitions if based else topic.partitions,
+        )
     )
-    return msgspec.structs.replace(
-        table,
-        dimensions=declared(spec, table, routes),
-        routes=routes,
-        partitions=table.partitions if routes else topic.partitions,
+
+
+def left_by(table: Table) -> Table:
+    """The table in which a dedicated topic that no route names any more is on its way back."""
+    used = {route.topic for route in table.routes}
+    topics = tuple(
+        msgspec.structs.replace(topic, phase=Phase.RETURN)
+        if topic.phase is Phase.ACTIVE and topic.name not in used
+        else topic
+        for topic in table.topics
     )
+    return table if topics == table.topics else msgspec.structs.replace(table, topics=topics)
 
 
 def declared(spec: PolicySpec, table: Table, routes: Sequence[Route]) -> tuple[Dimension, ...]:

@@ -11,6 +11,7 @@ from hotkey_operator.engine.wording import count, evidence, name, order, price, 
 from hotkey_operator.plugin.columns import NONE, age, fields, percent, table
 from hotkey_operator.plugin.destination import pieces
 from hotkey_operator.plugin.policies import Found, Object, Policy
+from hotkey_sdk.routing.table import DedicatedTopic, Phase
 
 NO_FIGURES = "no figures yet"
 _EVENTS = 8
@@ -58,7 +59,8 @@ def _facts(found: Found, now: datetime) -> list[tuple[str, str]]:
         rate = f"{verdict.records_per_second:,.0f} records/s"
         share = f"{wording.percent(verdict.share)} +- {wording.percent(verdict.share_error)} of the topic"
         facts.append(("Carries", f"{rate}, {share}" if policy.is_measured else NO_FIGURES))
-    facts.append(("Now", spread(found.route) if found.route is not None else _unrouted(found)))
+    facts.append(("Now", _routed(found) if found.route is not None else _unrouted(found)))
+    facts += [("Own topic", _own(topic)) for topic in _topics_of(found)]
     if known:
         facts += [("Decision", str(verdict.reason)), ("Why", verdict.message)]
         facts.append(("Since", _since(found.entry, now)))
@@ -74,6 +76,27 @@ def _table(policy: Policy) -> str:
         return policy.unreadable or NONE
     applied = f"applied by {policy.status.get('producers', '0/0')} producers"
     return f"epoch {policy.table.epoch}, {policy.table.partitions} partitions, {applied}"
+
+
+def _routed(found: Found) -> str:
+    """How the route spreads the key, and in which topic where that is its own."""
+    route, held = found.route, found.policy.table
+    assert route is not None
+    if held is None or route.topic == held.stream.topic:
+        return spread(route)
+    kept = order(route.by) if len(route.shards) > 1 else "order per key is kept"
+    return f"in a topic of its own, over {count(len(route.shards), 'shard')}; {kept}"
+
+
+def _topics_of(found: Found) -> list[DedicatedTopic]:
+    """The dedicated topics that the key has, waits for or leaves."""
+    key, held = found.text.encode("utf-8", "surrogatepass"), found.policy.table
+    topics = held.topics if held is not None else ()
+    return [topic for topic in topics if topic.key == key and topic.phase is not Phase.IDLE]
+
+
+def _own(topic: DedicatedTopic) -> str:
+    return f"{topic.name}, {topic.phase}, {count(topic.partitions, 'partition')}"
 
 
 def _unrouted(found: Found) -> str:

@@ -26,6 +26,7 @@ from hotkey_operator.engine.model import (
 from hotkey_operator.engine.spec import PolicySpec, Source
 from hotkey_operator.engine.truth import believable
 from hotkey_operator.ports import PolicyRef, Ports, SampleBudget, Unavailable
+from hotkey_operator.sense.dedicated import read_dedicated
 from hotkey_operator.sense.progress import read_progress
 from hotkey_operator.sense.sources import meter, newest, read_beside
 from hotkey_sdk.routing.report import ClientReport
@@ -68,11 +69,18 @@ async def gather(
     stream = topic.stream if topic is not None else _stored_stream(stored, spec) or known
     if stream is None:
         return Observation(now, None, stored=stored, rival=rival, failure=failure, unreadable=unreadable)
-    (ends, samples, blind, unsampled), published, (reports, progress), beside = await asyncio.gather(
+    (
+        (ends, samples, blind, unsampled),
+        published,
+        (reports, progress),
+        beside,
+        dedicated,
+    ) = await asyncio.gather(
         _load(ports, spec, memory, stored, topic, now, seed, pace_seconds if rival is None else None),
         read_published(ports, stream, now),
         _clients(ports, spec, memory, stream, topic if rival is None else None, now),
         read_beside(ports, spec, topic if rival is None else None),
+        read_dedicated(ports, spec, memory, stored, topic if rival is None and held is None else None, now),
     )
     return Observation(
         at=now,
@@ -89,6 +97,8 @@ async def gather(
         progress=progress,
         log_sizes=beside.log_sizes,
         tallies=beside.tallies,
+        dedicated=dedicated,
+        policy_uid=ref.uid,
     )
 
 
@@ -111,7 +121,7 @@ async def read_published(ports: Ports, stream: Stream, now: float) -> Published:
         return Published(reachable=True, garbage=held.digest)
     if table.epoch != held.epoch or not believable(table.epoch, now):
         return Published(reachable=True, garbage=held.digest)
-    return Published(reachable=True, table=table)
+    return Published(reachable=True, table=table, former_key=not ports.signer.is_current(held.envelope))
 
 
 async def read_reports(ports: Ports, stream: Stream) -> tuple[ClientReport, ...]:

@@ -26,13 +26,14 @@ class Misplaced:
 
 
 def misplaced(table: Table) -> tuple[Misplaced, ...]:
-    """Every shard of a Composite route on the base topic that the default partitioner puts elsewhere."""
+    """Every shard of a Composite route that the default partitioner puts elsewhere in the route's topic."""
     found = []
     for route in table.routes:
-        if route.record_key is not RecordKey.COMPOSITE or route.topic != table.stream.topic:
+        partitions = table.partitions_of(route.topic)
+        if route.record_key is not RecordKey.COMPOSITE or partitions is None:
             continue
         for shard in route.shards:
-            expected = partition_for(shard_key(route.key, shard.id), table.partitions)
+            expected = partition_for(shard_key(route.key, shard.id), partitions)
             if expected != shard.partition:
                 found.append(Misplaced(route.key, shard, expected))
     return tuple(found)

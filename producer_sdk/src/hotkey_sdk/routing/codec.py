@@ -14,10 +14,20 @@ from typing import Annotated, Any
 
 import msgspec
 
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table
+from hotkey_sdk.routing.table import (
+    DedicatedTopic,
+    Dimension,
+    Phase,
+    RecordKey,
+    Route,
+    Shard,
+    Stream,
+    Table,
+)
 
 SCHEMA = 1
-FEATURES: frozenset[str] = frozenset()  # values of `required` that this reader knows
+DEDICATED_TOPICS = "dedicatedTopics"  # required where a route names a topic beside the base topic
+FEATURES: frozenset[str] = frozenset({DEDICATED_TOPICS})  # values of `required` that this reader knows
 MAX_TABLE_BYTES = 512 * 1024
 MAX_PARTITIONS = 100_000
 MAX_SLOTS = 65_536
@@ -68,6 +78,15 @@ class _Route(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     key_base64: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class _Dedicated(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    name: _Topic
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=MAX_PARTITIONS)]
+    phase: Phase
+    topic_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    key: str | msgspec.UnsetType = msgspec.UNSET
+    key_base64: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class _Document(msgspec.Struct, frozen=True, rename="camel"):
     schema: int
     required: tuple[str, ...]
@@ -79,6 +98,9 @@ class _Document(msgspec.Struct, frozen=True, rename="camel"):
     read_set: Annotated[tuple[_Topic, ...], msgspec.Meta(min_length=1, max_length=1000)]
     dimensions: Annotated[tuple[_Dimension, ...], msgspec.Meta(max_length=64)] = ()
     routes: Annotated[tuple[_Route, ...], msgspec.Meta(max_length=4096)] = ()
+    dedicated: Annotated[tuple[_Dedicated, ...], msgspec.Meta(max_length=999)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
 
 
 def to_document(table: Table) -> dict[str, Any]:
@@ -93,7 +115,7 @@ def from_document(document: Mapping[str, Any]) -> Table:
     try:
         _check_version(msgspec.convert(document, _Version))
         return _read(msgspec.convert(document, _Document))
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
         raise TableError(f"not a routing table: {error}") from None
 
 
@@ -131,7 +153,7 @@ def _check_version(version: _Version) -> None:
 def _write(table: Table) -> _Document:
     return _Document(
         schema=SCHEMA,
-        required=(),
+        required=_required(table),
         cluster_id=table.stream.cluster_id,
         topic=table.stream.topic,
         partitions=table.partitions,
@@ -142,22 +164,36 @@ def _write(table: Table) -> _Document:
             _Dimension(d.name, d.header, d.json_path, d.time_bucket_seconds) for d in table.dimensions
         ),
         routes=tuple(_write_route(route) for route in table.routes),
+        dedicated=tuple(_write_dedicated(topic) for topic in table.topics) or msgspec.UNSET,
     )
 
 
-def _write_route(route: Route) -> _Route:
-    name: dict[str, Any]
+def _required(table: Table) -> tuple[str, ...]:
+    """What a reader must know, lest it writes to where the table does not say."""
+    leaves = any(route.topic != table.stream.topic for route in table.routes)
+    return (DEDICATED_TOPICS,) if leaves else ()
+
+
+def _write_key(key: bytes) -> dict[str, Any]:
     try:
-        name = {"key": route.key.decode()}
+        return {"key": key.decode()}
     except UnicodeDecodeError:
-        name = {"key_base64": base64.b64encode(route.key).decode()}
+        return {"key_base64": base64.b64encode(key).decode()}
+
+
+def _write_dedicated(topic: DedicatedTopic) -> _Dedicated:
+    key = {} if topic.key is None else _write_key(topic.key)
+    return _Dedicated(topic.name, topic.partitions, topic.phase, topic.topic_id, **key)
+
+
+def _write_route(route: Route) -> _Route:
     return _Route(
         topic=route.topic,
         record_key=route.record_key,
         shards=tuple(_Shard(shard.id, shard.partition) for shard in route.shards),
         slots=_pack(route),
         by=route.by,
-        **name,
+        **_write_key(route.key),
     )
 
 
@@ -183,13 +219,20 @@ def _read(document: _Document) -> Table:
             Dimension(d.name, d.header, d.json_path, d.time_bucket_seconds) for d in document.dimensions
         ),
         routes=tuple(_read_route(route) for route in document.routes),
+        topics=tuple(_read_dedicated(topic) for topic in document.dedicated or ()),
     )
     _check(table)
     return table
 
 
+def _read_dedicated(topic: _Dedicated) -> DedicatedTopic:
+    has_key = isinstance(topic.key, str) or isinstance(topic.key_base64, str)
+    key = _read_key(topic, f"dedicated topic {topic.name}") if has_key else None
+    return DedicatedTopic(topic.name, topic.partitions, topic.phase, topic.topic_id, key)
+
+
 def _read_route(route: _Route) -> Route:
-    key = _read_key(route)
+    key = _read_key(route, "a route")
     return Route(
         key=key,
         topic=route.topic,
@@ -200,15 +243,15 @@ def _read_route(route: _Route) -> Route:
     )
 
 
-def _read_key(route: _Route) -> bytes:
+def _read_key(of: _Route | _Dedicated, name: str) -> bytes:
     try:
-        if isinstance(route.key, str) and not isinstance(route.key_base64, str):
-            return route.key.encode()
-        if isinstance(route.key_base64, str) and not isinstance(route.key, str):
-            return base64.b64decode(route.key_base64, validate=True)
+        if isinstance(of.key, str) and not isinstance(of.key_base64, str):
+            return of.key.encode()
+        if isinstance(of.key_base64, str) and not isinstance(of.key, str):
+            return base64.b64decode(of.key_base64, validate=True)
     except ValueError as error:  # no base64, not ASCII, or half a character
-        raise TableError(f"a route's key cannot be read: {error}") from None
-    raise TableError("a route has exactly one of `key` and `keyBase64`")
+        raise TableError(f"{name}: its key cannot be read: {error}") from None
+    raise TableError(f"{name} has exactly one of `key` and `keyBase64`")
 
 
 def _unpack(route: _Route, key: bytes) -> tuple[int, ...]:
@@ -229,6 +272,10 @@ def _check(table: Table) -> None:
     _unique("routes", (route.key for route in table.routes))
     if table.stream.topic not in table.read_set:
         raise TableError(f"readSet lacks the base topic {table.stream.topic}")
+    _unique("dedicated", (topic.name for topic in table.topics))
+    for topic in table.topics:
+        if topic.name == table.stream.topic or topic.name not in table.read_set:
+            raise TableError(f"dedicated topic {topic.name} is the base topic, or is not in readSet")
     names = {dimension.name for dimension in table.dimensions}
     for route in table.routes:
         try:
@@ -244,13 +291,13 @@ def _check_route(route: Route, table: Table, names: set[str]) -> None:
     if undeclared := sorted(set(route.by) - names):
         raise TableError(f"`by` names {', '.join(undeclared)}, which `dimensions` does not declare")
     _unique("shards", (shard.id for shard in route.shards))
-    if route.topic == table.stream.topic:
-        outside = [shard for shard in route.shards if shard.partition >= table.partitions]
-        if outside:
-            raise TableError(
-                f"shard {outside[0].id} is on partition {outside[0].partition}, "
-                f"but {route.topic} has {table.partitions}"
-            )
+    partitions = _writable(route, table)
+    outside = [shard for shard in route.shards if shard.partition >= partitions]
+    if outside:
+        raise TableError(
+            f"shard {outside[0].id} is on partition {outside[0].partition}, "
+            f"but {route.topic} has {partitions}"
+        )
     size = len(route.slots)
     if not 1 <= size <= MAX_SLOTS or size & (size - 1):
         raise TableError(f"{size} slots, expected a power of two of at most {MAX_SLOTS}")
@@ -258,6 +305,18 @@ def _check_route(route: Route, table: Table, names: set[str]) -> None:
         raise TableError(
             f"a slot names shard index {max(route.slots)}, but it has {len(route.shards)} shards"
         )
+
+
+def _writable(route: Route, table: Table) -> int:
+    """Partitions of the topic that the route names; it is the base topic or an active dedicated one."""
+    if route.topic == table.stream.topic:
+        return table.partitions
+    topic = table.dedicated(route.topic)
+    if topic is None:
+        raise TableError(f"its topic {route.topic} is neither the base topic nor in `dedicated`")
+    if topic.phase is not Phase.ACTIVE:
+        raise TableError(f"its topic {route.topic} is in phase {topic.phase}, only Active ones are written")
+    return topic.partitions
 
 
 def _unique(field: str, values: Iterable[Hashable]) -> None:

@@ -155,6 +155,18 @@ def open_envelope(data: bytes, keys: PublicKeys, *, allow_unsigned: bool = False
     return envelope.payload
 
 
+class _Signer(msgspec.Struct, frozen=True, rename="camel"):
+    key_id: str = ""
+
+
+def signed_by(data: bytes) -> str:
+    """The id of the key that an envelope says it is signed by, unverified; empty for none."""
+    try:
+        return msgspec.json.decode(data, type=_Signer).key_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
 def digest(data: bytes) -> str:
     """SHA-256 of `data` in hex."""
     return hashlib.sha256(data).hexdigest()

@@ -32,6 +32,14 @@ def key_reports_key(stream: Stream) -> str:
     return f"hotkey:{{{stream}}}:keys"
 
 
+def dedicated_name(topic: str, policy_uid: str, epoch: int) -> str:
+    """The name of a dedicated topic that a policy's table of that epoch is the first to record.
+
+    Of each epoch there is one at most, and epochs only grow, so a name is never used twice.
+    """
+    return f"{dedicated_prefix(topic)}{policy_uid[:8]}.g{epoch}"
+
+
 def dedicated_prefix(topic: str) -> str:
     """What the names of all topics start with that were made for single keys of the base topic."""
     return f"{topic}.hot."

@@ -6,7 +6,7 @@ A producer may tell what it sends, too: its records per partition and its heavy 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -16,14 +16,21 @@ class Role(StrEnum):
     CONSUMER = "consumer"
 
 
+REPORT_BYTES_AT_MOST = 4_096
+CLIENT_ID_AT_MOST = 1_024  # characters
+
+_ClientId = Annotated[str, msgspec.Meta(max_length=CLIENT_ID_AT_MOST)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+
+
 class ClientReport(msgspec.Struct, frozen=True):
     """One client of one stream. `at`: unix seconds on the client's clock (never trusted for safety)."""
 
-    client_id: str
+    client_id: _ClientId
     role: Role
-    epoch: int
-    at: float
-    group: str | None = None
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+    at: _Seconds
+    group: Annotated[str, msgspec.Meta(max_length=1_024)] | None = None
 
 
 def encode_report(report: ClientReport) -> bytes:
@@ -32,8 +39,24 @@ def encode_report(report: ClientReport) -> bytes:
 
 
 def decode_report(data: bytes) -> ClientReport:
-    """The report in `data`. Raises `msgspec.DecodeError` or `msgspec.ValidationError` (a `ValueError`)."""
-    return msgspec.json.decode(data, type=ClientReport)
+    """The report in `data`. Raises `ValueError`, as `msgspec.DecodeError` is one."""
+    _check_size(data, REPORT_BYTES_AT_MOST)
+    return _decoded(data, ClientReport)
+
+
+_Report = TypeVar("_Report")
+
+
+def _decoded(data: bytes, type_: type[_Report]) -> _Report:
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except RecursionError:
+        raise ValueError("a report that is nested too deeply") from None
+
+
+def _check_size(data: bytes, at_most: int) -> None:
+    if len(data) > at_most:
+        raise ValueError(f"a report of {len(data)} bytes, at most {at_most} are allowed")
 
 
 KEY_REPORT_BYTES_AT_MOST = 256 * 1024
@@ -44,7 +67,6 @@ KEYS_OF_A_PARTITION_AT_MOST = 8  # on one partition of it
 PARTITIONS_AT_MOST = 2_000  # in one report
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
 
 class HeavyKey(msgspec.Struct, frozen=True, array_like=True):
@@ -82,7 +104,7 @@ class KeyReport(msgspec.Struct, frozen=True):
     ended at `at` in which the windows' records were sent.
     """
 
-    client_id: Annotated[str, msgspec.Meta(max_length=1_024)]
+    client_id: _ClientId
     started: _Seconds
     at: _Seconds
     window_seconds: _Seconds
@@ -95,5 +117,6 @@ def encode_key_report(report: KeyReport) -> bytes:
 
 
 def decode_key_report(data: bytes) -> KeyReport:
-    """The report in `data`. Raises `msgspec.DecodeError` or `msgspec.ValidationError` (a `ValueError`)."""
-    return msgspec.json.decode(data, type=KeyReport)
+    """The report in `data`. Raises `ValueError`, as `msgspec.DecodeError` is one."""
+    _check_size(data, KEY_REPORT_BYTES_AT_MOST)
+    return _decoded(data, KeyReport)

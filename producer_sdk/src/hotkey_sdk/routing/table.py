@@ -18,6 +18,15 @@ class RecordKey(StrEnum):
     PRESERVE = "Preserve"  # the caller's key; only the partition is set
 
 
+class Phase(StrEnum):
+    """What a dedicated topic is used for. Consumers read it in every phase."""
+
+    PREPARE = "Prepare"  # it is being made, or waits until every group follows; nobody may write to it
+    ACTIVE = "Active"  # the only phase in which a route may name it
+    RETURN = "Return"  # writes have gone back to the base topic; stragglers may still come
+    IDLE = "Idle"  # nobody writes; free for the next key that it fits
+
+
 class Stream(msgspec.Struct, frozen=True, order=True):
     """One Kafka base topic, named by the id of its cluster and its own name."""
 
@@ -65,10 +74,25 @@ class Route(msgspec.Struct, frozen=True):
     slots: tuple[int, ...]
 
 
+class DedicatedTopic(msgspec.Struct, frozen=True):
+    """A topic of the stream that was made for single hot keys, beside the base topic.
+
+    `topic_id`: the brokers' id of it (base64, as Kafka writes it), empty until it is known: a topic of that
+    name with another id is another topic. `key`: whose it is, or was last; None: of no key yet.
+    """
+
+    name: str
+    partitions: int
+    phase: Phase
+    topic_id: str = ""
+    key: bytes | None = None
+
+
 class Table(msgspec.Struct, frozen=True):
     """All routes of a stream and the topics that its consumers must read, under one epoch.
 
-    `seed` is below 2**53, so that every JSON reader keeps it exact.
+    `seed` is below 2**53, so that every JSON reader keeps it exact. `partitions` are those of the base topic;
+    `topics` says those of every dedicated one. All of them are in `read_set`.
     """
 
     stream: Stream
@@ -78,6 +102,7 @@ class Table(msgspec.Struct, frozen=True):
     read_set: tuple[str, ...]
     dimensions: tuple[Dimension, ...] = ()
     routes: tuple[Route, ...] = ()
+    topics: tuple[DedicatedTopic, ...] = ()
 
     @classmethod
     def empty(cls, stream: Stream, *, partitions: int, epoch: int, seed: int) -> Table:
@@ -87,6 +112,17 @@ class Table(msgspec.Struct, frozen=True):
     def route(self, key: bytes) -> Route | None:
         """The route of `key`, or None when it is a plain key."""
         return next((route for route in self.routes if route.key == key), None)
+
+    def dedicated(self, name: str) -> DedicatedTopic | None:
+        """The dedicated topic of that name, or None where the table lists none."""
+        return next((topic for topic in self.topics if topic.name == name), None)
+
+    def partitions_of(self, topic: str) -> int | None:
+        """How many partitions the plan assumes of a topic, or None where the table does not say."""
+        if topic == self.stream.topic:
+            return self.partitions
+        dedicated = self.dedicated(topic)
+        return dedicated.partitions if dedicated else None
 
 
 def shard_key(key: bytes, shard_id: int) -> bytes:

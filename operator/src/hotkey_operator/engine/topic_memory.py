@@ -1,0 +1,125 @@
+"""What a turn remembers of dedicated topics for the next. Nothing in it is needed for safety.
+
+A restart forgets what was made and not recorded yet: such a topic is then a stranger's, and stays unwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hotkey_operator.engine.model import DedicatedSeen, TopicAttempt
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.recency import within
+
+KEPT_SECONDS = 30.0  # of totals
+RATE_SECONDS = 10.0  # that a rate is measured over
+QUIET_SECONDS = 10.0  # without a record, and a topic counts as left by its writers
+SETTLING_SECONDS = 10.0  # brokers learn of a new topic one after another
+LOOK_SECONDS = 30.0  # between two looks at the names of all topics
+RETRY_AT_MOST_SECONDS = 60.0
+STRANGE_SECONDS = 5.0  # another operator may be about to record the topic that it made
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last failed attempt to make a topic; `times`: in a row."""
+
+    at: float
+    times: int
+    reason: Reason
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicMemory:
+    """All times are unix seconds. By name of topic: `made`, the id it got from this process and when;
+    `failures`; `totals`, readings of the sum of its end offsets, oldest first; `strange_since`, when a topic
+    with an unrecorded id was first seen. By key: `wanted_since`, when it first needed a topic of its own;
+    `cool_since`, when it first needed none any more. `alike`: topics that are named like ours, as last listed
+    at `listed_at`.
+    """
+
+    made: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    totals: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
+    strange_since: Mapping[str, float] = field(default_factory=dict)
+    wanted_since: Mapping[bytes, float] = field(default_factory=dict)
+    cool_since: Mapping[bytes, float] = field(default_factory=dict)
+    alike: tuple[str, ...] = ()
+    listed_at: float = float("-inf")
+
+    def lists_names(self, at: float) -> bool:
+        """Whether the names of all topics are to be looked at again."""
+        return not within(at, self.listed_at, LOOK_SECONDS)
+
+    def made_id(self, name: str) -> str:
+        return self.made[name][0] if name in self.made else ""
+
+    def is_settling(self, name: str, at: float) -> bool:
+        """Whether it was made so lately that not every broker need know it."""
+        return name in self.made and within(at, self.made[name][1], SETTLING_SECONDS)
+
+    def may_try(self, name: str, at: float) -> bool:
+        """Whether it is time for another attempt to make it: after 2, 4, 8 seconds and so on."""
+        failure = self.failures.get(name)
+        pause = min(RETRY_AT_MOST_SECONDS, 2.0 ** min(failure.times, 10)) if failure else 0.0
+        return failure is None or not within(at, failure.at, pause)
+
+    def rate(self, name: str) -> float | None:
+        """Records/s that were written to it of late; None while nothing is measured."""
+        readings = self.totals.get(name, ())
+        if len(readings) < 2:
+            return None
+        at, total = readings[-1]
+        since, first = next(each for each in readings if at - each[0] <= RATE_SECONDS)
+        return (total - first) / (at - since) if at > since else None
+
+    def is_quiet(self, name: str) -> bool:
+        """Whether nothing was written to it for `QUIET_SECONDS`."""
+        readings = self.totals.get(name, ())
+        same = [at for at, total in readings if total == readings[-1][1]]
+        return bool(same) and same[-1] - same[0] >= QUIET_SECONDS
+
+
+def seen(memory: TopicMemory, observation: DedicatedSeen | None, at: float) -> TopicMemory:
+    """The memory with what a turn learned."""
+    if observation is None:
+        return memory
+    totals = {
+        name: (
+            *(each for each in memory.totals.get(name, ()) if within(at, each[0], KEPT_SECONDS)),
+            (at, total),
+        )
+        for name, total in observation.totals.items()
+    }
+    memory = replace(memory, totals={**_kept(memory.totals, observation, at), **totals})
+    if observation.alike is None:
+        return memory
+    return replace(memory, alike=observation.alike, listed_at=at)
+
+
+def _kept(
+    totals: Mapping[str, tuple[tuple[float, int], ...]], observation: DedicatedSeen, at: float
+) -> dict[str, tuple[tuple[float, int], ...]]:
+    """What was not read this time stays for a while; a topic that does not exist has no past."""
+    gone = {name for name, topic in observation.topics.items() if topic is None}
+    return {
+        name: readings
+        for name, readings in totals.items()
+        if name not in gone and within(at, readings[-1][0], KEPT_SECONDS)
+    }
+
+
+def attempted(memory: TopicMemory, attempts: Iterable[TopicAttempt], at: float) -> TopicMemory:
+    """The memory with what became of attempts to make topics."""
+    made, failures = dict(memory.made), dict(memory.failures)
+    for attempt in attempts:
+        if attempt.reason is None:
+            failures.pop(attempt.name, None)
+            if attempt.topic_id:
+                made[attempt.name] = attempt.topic_id, at
+            continue
+        times = failures[attempt.name].times + 1 if attempt.name in failures else 1
+        failures[attempt.name] = Failure(at, times, attempt.reason, attempt.problem)
+    return replace(memory, made=made, failures=failures)

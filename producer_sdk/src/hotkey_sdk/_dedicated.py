@@ -1,0 +1,419 @@
+"""What a producer sends to dedicated topics: watched until it is delivered, or sent to the base topic.
+
+The rules are those of routing.resend; here they meet the Kafka client, threads and the caller's callbacks. A
+record costs one more object and two more locks here than elsewhere, which is why none but those of dedicated
+topics come this way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import operator
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import confluent_kafka
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from hotkey_sdk.routing.resend import Fate, Queue, Resends, Way
+from hotkey_sdk.routing.router import Destination
+
+DeliveryCallback = Callable[[KafkaError | None, Message], None]
+HeadersLike = Any  # what confluent_kafka takes: a dict, or a list of (name, value)
+
+_ANY = -1
+_RECORDS = 100_000  # librdkafka's defaults of queue.buffering.max.messages
+_KIBIBYTES = 1_048_576  # and queue.buffering.max.kbytes
+_RECORD_BYTES = 200  # of a record that is held, beside its key and value
+
+# _DESTROY is none of them: librdkafka ends requests with it when it lets go of a broker, too.
+_FINAL = frozenset(
+    (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL, KafkaError._FENCED)
+)
+_UNUSABLE = frozenset(
+    (
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.INCONSISTENT_TOPIC_ID,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_EXCEPTION,
+    )
+)
+
+_produce = confluent_kafka.Producer.produce
+_flush = confluent_kafka.Producer.flush
+
+# A transaction with nothing but refused records can end the producer (librdkafka cannot abort what the broker
+# never began). The next one with its transactional.id must not meet the same end.
+_broke_transactions: dict[tuple[object, str], str] = {}
+
+log = logging.getLogger("hotkey_sdk")
+
+
+def fate_of(error: KafkaError) -> Fate:
+    """What a delivery that failed, or a refused call, means for the record and its topic."""
+    if error.fatal() or error.code() in _FINAL:
+        return Fate.FINAL
+    return Fate.UNUSABLE if error.code() in _UNUSABLE else Fate.REFUSED
+
+
+class Again(msgspec.Struct, frozen=True, gc=False):
+    """A record for the base topic, as its caller gave it. `timestamp`: of its first send, in unix ms."""
+
+    topic: str
+    value: bytes | None
+    key: bytes
+    callback: DeliveryCallback | None
+    timestamp: int
+    headers: HeadersLike | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What holding it takes, about."""
+        return len(self.value or b"") + len(self.key) + _RECORD_BYTES
+
+
+class DedicatedSends:
+    """Those of one producer, which it does not keep alive."""
+
+    def __init__(self, producer: confluent_kafka.Producer, kafka: Mapping[str, Any]) -> None:
+        self._producer = weakref.ref(producer)
+        default = kafka.get("on_delivery")
+        self.default_callback: DeliveryCallback | None = default if callable(default) else None
+        self._transactional = kafka.get("transactional.id")
+        self.lock = threading.RLock()  # a signal handler may produce while this thread holds it
+        self.book: Resends[Again] = Resends(
+            int(kafka.get("queue.buffering.max.messages", _RECORDS)),
+            1024 * int(kafka.get("queue.buffering.max.kbytes", _KIBIBYTES)),
+            operator.attrgetter("size_bytes"),
+        )
+        self._draining = False
+        self._ended: list[tuple[Again, KafkaError]] = []  # whose callers are still to be told
+        self._topics: dict[str, frozenset[str]] = {}  # by base topic, those that its table writes to
+        self._closed: dict[str, str] = {}  # as it was told in the log
+        self._broken: str | None = None  # why the transaction has to be aborted
+        self._written: set[str] = set()  # dedicated topics, in this transaction
+        self.went_to_base = 0  # without having tried the dedicated topic
+
+    def adopt(self, base: str, topics: frozenset[str]) -> None:
+        """The base topic's new table writes to these."""
+        with self.lock:
+            for topic in topics:
+                if (why := _broke_transactions.get((self._transactional, topic))) is not None:
+                    self.book.close(topic, why, float("inf"))
+            self._topics[base] = topics
+            self.book.forget_others({name for named in self._topics.values() for name in named})
+            self._tell()
+
+    def send(
+        self,
+        base: str,
+        to: Destination,
+        value: str | bytes | None,
+        key: str | bytes,
+        callback: DeliveryCallback | None,
+        timestamp: int,
+        headers: HeadersLike | None,
+    ) -> None:
+        """As `produce` with the destination `to`, or with the base topic where that is not to be used."""
+        producer = self._producer()
+        assert producer is not None, "its own method runs"
+        if self._broken is not None:
+            raise self._must_abort(KafkaError._STATE)
+        if self.kept:
+            self.drain()
+        book = self.book
+        with self.lock:
+            queue = book.queue(to.topic, to.partition)
+            way, number = book.enter(queue, time.monotonic() if book.any_closed else 0.0)
+            if way is Way.WAIT:
+                book.wait(queue, _again(base, value, key, callback, timestamp, headers))
+                return
+        if way is Way.FULL:
+            raise BufferError("Local: Queue full")
+        if way is Way.BASE:
+            self.went_to_base += 1
+            _produce(producer, base, value, key, _ANY, callback, None, timestamp, headers)
+            return
+        sent = Sent(self, queue, number, base, key, callback, timestamp or int(time.time() * 1000), headers)
+        shard_key = key if to.key is None else to.key
+        if self._transactional:
+            self._written.add(to.topic)
+        try:
+            _produce(producer, to.topic, value, shard_key, to.partition, sent, None, timestamp, headers)
+        except KafkaException as error:
+            if fate_of(error.args[0]) is not Fate.UNUSABLE:
+                self._cancel(queue)
+                raise self.explained(error) from error
+            self._refused_at_once(producer, sent, value, error.args[0])
+        except BaseException:  # the client's queue is full, or an argument is wrong: nothing was sent
+            self._cancel(queue)
+            raise
+
+    def _refused_at_once(
+        self, producer: confluent_kafka.Producer, sent: Sent, value: str | bytes | None, error: KafkaError
+    ) -> None:
+        """The Kafka client knows that the topic cannot be used: no transaction is broken by that."""
+        if not self._transactional:
+            self.refused(sent, value.encode() if isinstance(value, str) else value, error)
+            return
+        with self.lock:
+            self.book.close(sent.queue.topic, error.name(), float("inf"))
+            self.book.ended(sent.queue)
+            self._tell()
+        self.went_to_base += 1
+        _produce(
+            producer, sent.base, value, sent.key, _ANY, sent.callback, None, sent.timestamp, sent.headers
+        )
+
+    def refused(self, sent: Sent, value: bytes | None, error: KafkaError) -> None:
+        """A record that was sent to a dedicated topic was not taken; it is kept, and sent in its turn."""
+        again = Again(sent.base, value, _bytes(sent.key), sent.callback, sent.timestamp, sent.headers)
+        with self.lock:
+            due = self.book.refused(
+                sent.queue, sent.number, again, fate_of(error), error.name(), time.monotonic()
+            )
+            self._tell()
+        if due:
+            self.drain()
+
+    def failed(self, sent: Sent, error: KafkaError, message: Message) -> None:
+        """The delivery failed: the record is sent again, or this is its end and the caller is told."""
+        if fate_of(error) is not Fate.FINAL and not self._transactional:
+            self.refused(sent, message.value(), error)
+            return
+        with self.lock:
+            if fate_of(error) is not Fate.FINAL:
+                self._break(sent.queue.topic, error)
+            due = self.book.ended(sent.queue)
+        if due:
+            self.drain()
+        callback = sent.callback or self.default_callback
+        if callback is not None:
+            callback(error, message)
+
+    def drain(self) -> None:
+        """Send to the base topic what waits for it and may go now, and tell callers of what may not.
+
+        For the callers' threads, since it calls their callbacks.
+        """
+        self.push()
+        with self.lock:
+            ended, self._ended = self._ended, []
+        for again, error in ended:
+            callback = again.callback or self.default_callback
+            if callback is not None:
+                callback(error, Message(topic=again.topic, key=again.key, value=again.value, error=error))
+
+    def push(self) -> None:
+        """Send to the base topic what waits for it and may go now; from any thread."""
+        with self.lock:
+            producer = self._producer()
+            if producer is None or self._draining:
+                return
+            self._draining = True
+            try:
+                self.book.drain(functools.partial(_send_again, producer, self._ended))
+            finally:
+                self._draining = False
+
+    def flush(self, seconds: float) -> int:
+        """As `Producer.flush`, after which nothing is kept here either, unless the time is over."""
+        producer = self._producer()
+        assert producer is not None, "its own method runs"
+        deadline = None if seconds < 0 else time.monotonic() + seconds
+        left = _flush(producer, seconds)
+        while self.kept:
+            before = self.book.resent
+            self.drain()
+            over = deadline is not None and time.monotonic() >= deadline
+            left = _flush(producer, -1 if deadline is None else max(0.0, deadline - time.monotonic()))
+            if over or (not left and self.book.resent == before):
+                break
+        return left + self.kept
+
+    @property
+    def kept(self) -> int:
+        """Records that are in nobody else's queue."""
+        return self.book.kept + len(self._ended)
+
+    def refused_topics(self) -> dict[str, str]:
+        """Dedicated topics that are not written to, and why."""
+        with self.lock:
+            return self.book.closed()
+
+    def finish(self) -> None:
+        """Before the producer is closed: everything that went to dedicated topics has its end after this."""
+        with self.lock:
+            on_its_way = self.book.on_its_way
+        if on_its_way and not self._transactional:
+            self.flush(-1)
+
+    def purge(self) -> None:
+        """End everything that is kept; the callers are told at once."""
+        with self.lock:
+            error = KafkaError(KafkaError._PURGE_QUEUE)
+            self._ended += [(again, error) for again in self.book.give_up()]
+        self.drain()
+
+    def begin_transaction(self) -> None:
+        """Nothing of the new transaction was sent or refused yet."""
+        self._broken = None
+        self._written.clear()
+
+    def explained(self, error: KafkaException) -> KafkaException:
+        """The error, or one that says why this transaction cannot be committed."""
+        cause = error.args[0] if error.args else None
+        if not isinstance(cause, KafkaError) or not cause.txn_requires_abort():
+            return error
+        if self._broken is None and cause.code() in _UNUSABLE:  # it says so of the transaction, of no record
+            with self.lock:
+                for topic in self._written:
+                    self._break(topic, cause)
+        return error if self._broken is None else self._must_abort(cause.code())
+
+    def _must_abort(self, code: int) -> KafkaException:
+        return KafkaException(KafkaError(code, self._broken, retriable=True, txn_requires_abort=True))
+
+    def _break(self, topic: str, error: KafkaError) -> None:
+        self._broken = (
+            f"the dedicated topic {topic} refused records of this transaction ({error.name()}): "
+            "abort it and repeat it, its records will go to the base topic"
+        )
+        self.book.close(topic, error.name(), float("inf"))
+        _broke_transactions[self._transactional, topic] = error.name()
+        self._tell()
+
+    def _cancel(self, queue: Queue[Again]) -> None:
+        with self.lock:
+            due = self.book.ended(queue)
+        if due:
+            self.drain()
+
+    def _tell(self) -> None:
+        closed = self.book.closed()
+        for topic in closed.keys() - self._closed.keys():
+            log.warning("event=dedicated_topic_refused topic=%s why=%s sending=to_base", topic, closed[topic])
+        for topic in self._closed.keys() - closed.keys():
+            log.info("event=dedicated_topic_open_again topic=%s", topic)
+        self._closed = closed
+
+    def delivered(self, queue: Queue[Again]) -> None:
+        """One more record was, and that is news: others wait for it, or its topic was closed."""
+        with self.lock:
+            due = self.book.delivered(queue)
+            if self._closed:
+                self._tell()
+        if due:
+            self.drain()
+
+
+class Sent:
+    """The delivery callback of one record that went to a dedicated topic."""
+
+    __slots__ = ("base", "callback", "headers", "key", "number", "queue", "sends", "timestamp")
+
+    def __init__(
+        self,
+        sends: DedicatedSends,
+        queue: Queue[Again],
+        number: int,
+        base: str,
+        key: str | bytes,
+        callback: DeliveryCallback | None,
+        timestamp: int,
+        headers: HeadersLike | None,
+    ) -> None:
+        self.sends = sends
+        self.queue = queue
+        self.number = number
+        self.base = base
+        self.key = key
+        self.callback = callback
+        self.timestamp = timestamp
+        self.headers = headers.copy() if isinstance(headers, dict | list) else headers
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        sends = self.sends
+        if error is not None:
+            sends.failed(self, error, message)
+            return
+        sends.delivered(self.queue)
+        callback = self.callback or sends.default_callback
+        if callback is not None:
+            callback(None, message)
+
+
+def _send_again(
+    producer: confluent_kafka.Producer, ended: list[tuple[Again, KafkaError]], again: Again
+) -> bool:
+    """Whether the record is the Kafka client's now, or has come to nothing; not where its queue is full."""
+    try:
+        _produce(
+            producer,
+            again.topic,
+            again.value,
+            again.key,
+            _ANY,
+            again.callback,
+            None,
+            again.timestamp,
+            again.headers,
+        )
+    except BufferError:
+        return False
+    except KafkaException as error:
+        ended.append((again, error.args[0]))
+    return True
+
+
+def _again(
+    base: str,
+    value: str | bytes | None,
+    key: str | bytes,
+    callback: DeliveryCallback | None,
+    timestamp: int,
+    headers: HeadersLike | None,
+) -> Again:
+    """A record that is not sent yet; raises `TypeError` for what the Kafka client would not take."""
+    if not isinstance(value, str | bytes | None):
+        raise TypeError(f"a bytes-like object is required, not '{type(value).__name__}'")
+    stamp = operator.index(timestamp) or int(time.time() * 1000)
+    data = value.encode() if isinstance(value, str) else value
+    return Again(base, data, _bytes(key), callback, stamp, _checked(headers))
+
+
+def _checked(headers: HeadersLike | None) -> HeadersLike | None:
+    if not headers:
+        return None
+    pairs = list(headers.items()) if isinstance(headers, dict) else headers
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        raise TypeError("Headers are expected to be a list of (key, value) tuples")
+    for name, value in pairs:
+        if not isinstance(name, str | bytes) or not isinstance(value, str | bytes | None):
+            raise TypeError("expected header value to be None, binary, or unicode string")
+    return list(pairs)
+
+
+def _bytes(key: str | bytes) -> bytes:
+    return key.encode() if isinstance(key, str) else key
+
+
+@contextlib.contextmanager
+def explaining(sends: DedicatedSends | None) -> Iterator[None]:
+    """Let errors of transactions say what happened to the records that went to dedicated topics."""
+    try:
+        yield
+    except KafkaException as error:
+        explained = sends.explained(error) if sends is not None else error
+        if explained is error:
+            raise
+        raise explained from error
