@@ -16,6 +16,7 @@ from hotkey_sdk.routing.table import Stream
 from tests.simulation.faults import Kind, Weather
 from tests.simulation.groups import MemoryGroups
 from tests.simulation.memory import MemoryBrokers, MemoryDistribution, StoredRecord
+from tests.simulation.parts import Parts
 
 POLL_SECONDS, JITTER = 1.0, (0.75, 1.25)
 REPORT_SECONDS = 3.0
@@ -30,56 +31,13 @@ LAG = 0.3  # of the partitions, at each look of the reader: partitions are read 
 SEQUENCE, WITHIN = "sequence", "within"
 
 
-class ForgetfulFollower:
-    """The planted bug: a follower that takes whatever validly signed table it is offered, older ones too."""
-
-    def __init__(self, stream: Stream, keys: PublicKeys) -> None:
-        self._stream, self._keys = stream, keys
-        self.follower = Follower(stream, keys)
-
-    def offer(self, data: bytes) -> Outcome:
-        outcome = self.follower.offer(data)
-        if outcome is not Outcome.OLDER:
-            return outcome
-        self.follower = Follower(self._stream, self._keys)
-        return self.follower.offer(data)
-
-
-class RealFollower:
-    """The product's follower."""
-
-    def __init__(self, stream: Stream, keys: PublicKeys) -> None:
-        self.follower = Follower(stream, keys)
-
-    def offer(self, data: bytes) -> Outcome:
-        return self.follower.offer(data)
-
-
-MakeFollower = Callable[[Stream, PublicKeys], RealFollower | ForgetfulFollower]
-
-
-def as_the_table_says(router: Router, key: bytes, user: str, slot: int) -> Destination | None:
-    """The product's choice."""
-    return router.route(key, {"user_id": user}, slot=slot)
-
-
-def whatever_the_order(router: Router, key: bytes, user: str, slot: int) -> Destination | None:
-    """The planted bug: a producer that takes any slot of a route, also where the user chooses it."""
-    plan = router.plans.get(key)
-    return plan.at(slot) if plan is not None else None
-
-
-Choose = Callable[[Router, bytes, str, int], Destination | None]
-
-
 @dataclass
 class Surroundings:
     """What every client of a run shares. `clock`: unix seconds; `adopted`: (client, epoch) as they happen."""
 
     stream: Stream
     keys: PublicKeys
-    make_follower: MakeFollower
-    choose: Choose
+    parts: Parts
     brokers: MemoryBrokers
     distribution: MemoryDistribution
     weather: Weather
@@ -95,7 +53,7 @@ class Client:
         self.name = name
         self.chance = chance
         self.around = around
-        self.following = around.make_follower(around.stream, around.keys)
+        self.following = around.parts.make_follower(around.stream, around.keys)
         self._role = role
         self._hinted = asyncio.Event()
         self._reported_at = float("-inf")
@@ -195,7 +153,7 @@ class SimulatedProducer(Client):
         if self._sent % BATCH_RECORDS == 0:
             self._slot = self.chance.randrange(SLOTS)  # of routes without an order: one for a batch
         router = self.following.follower.router
-        destination = self.around.choose(router, key, user, self._slot) if router else None
+        destination = self.around.parts.choose(router, key, user, self._slot) if router else None
         record_key, partition = self._place(key, destination)
         headers = {"user": user.encode(), **self._promise(router, key, user)}
         self.around.brokers.append(self.around.stream.topic, partition, record_key, record_id, headers)

@@ -24,15 +24,11 @@ from hotkey_sdk.routing.table import Stream, Table
 from tests.simulation import virtual
 from tests.simulation.clients import (
     GROUP,
-    Choose,
     Client,
     Ledger,
-    MakeFollower,
-    RealFollower,
     SimulatedProducer,
     SimulatedReader,
     Surroundings,
-    as_the_table_says,
 )
 from tests.simulation.faults import (
     COOL_FIRST,
@@ -48,6 +44,7 @@ from tests.simulation.faults import (
 )
 from tests.simulation.groups import MemoryGroups
 from tests.simulation.memory import MemoryBrokers, MemoryDistribution, MemoryTables
+from tests.simulation.parts import REAL, Parts
 
 START = 1_790_000_000.0  # unix seconds at which a run begins
 TOPIC, PARTITIONS, MORE_PARTITIONS = "clicks", 6, 9
@@ -91,13 +88,12 @@ class Report:
 
 
 class World:
-    """Everything of one run; `make_follower` and `choose` are where a test plants its bug."""
+    """Everything of one run; `parts` is where a test plants its bug."""
 
     def __init__(
         self,
         seed: int,
-        make_follower: MakeFollower,
-        choose: Choose,
+        parts: Parts,
         faults: tuple[Fault, ...] | None,
         unadopted: int = 0,
     ) -> None:
@@ -125,8 +121,7 @@ class World:
         self.around = Surroundings(
             self.stream,
             PublicKeys.of([signing]),
-            make_follower,
-            choose,
+            parts,
             self.brokers,
             self.distribution,
             self.weather,
@@ -206,13 +201,12 @@ class World:
 
 def simulate(
     seed: int,
-    make_follower: MakeFollower = RealFollower,
+    parts: Parts = REAL,
     faults: tuple[Fault, ...] | None = None,
-    choose: Choose = as_the_table_says,
     unadopted: int = 0,
 ) -> Report:
     """Run one seed to its end. `unadopted`: how many of the producers know no tables."""
-    world = World(seed, make_follower, choose, faults, unadopted)
+    world = World(seed, parts, faults, unadopted)
     virtual.run(_run(world))
     return world.report
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.__main__ import explained
-from tests.simulation.clients import ForgetfulFollower, whatever_the_order
 from tests.simulation.faults import Fault, Kind
+from tests.simulation.parts import Parts
+from tests.simulation.planted import ForgetfulFollower, whatever_the_order
 from tests.simulation.run import simulate
 
 SEEDS, CHUNK = 100, 10
+FORGETFUL = Parts(make_follower=ForgetfulFollower)
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
@@ -38,9 +40,7 @@ def test_a_seed_gives_the_same_run_every_time() -> None:
 
 
 def test_a_client_that_accepts_a_lower_epoch_is_found_within_those_seeds() -> None:
-    found = next(
-        (report for seed in range(SEEDS) if (report := simulate(seed, ForgetfulFollower)).problems), None
-    )
+    found = next((report for seed in range(SEEDS) if (report := simulate(seed, FORGETFUL)).problems), None)
     assert found is not None, f"none of {SEEDS} seeds found the planted bug"
     assert any("back to" in problem for problem in found.problems), found.problems
     assert f"--from {found.seed} --trace" in explained(found)
@@ -48,12 +48,10 @@ def test_a_client_that_accepts_a_lower_epoch_is_found_within_those_seeds() -> No
 
 def test_a_client_that_accepts_a_lower_epoch_is_found_when_redis_falls_back_to_an_older_copy() -> None:
     faults = (Fault(20.0, Kind.REDIS_OLDER), Fault(33.0, Kind.REDIS_OLDER))
-    problems = [
-        problem for seed in range(5) for problem in simulate(seed, ForgetfulFollower, faults).problems
-    ]
+    problems = [problem for seed in range(5) for problem in simulate(seed, FORGETFUL, faults).problems]
     assert any("back to" in problem for problem in problems), problems
 
 
 def test_a_client_that_ignores_the_users_of_an_ordered_route_is_found_even_without_faults() -> None:
-    report = simulate(1, faults=(), choose=whatever_the_order)
+    report = simulate(1, Parts(choose=whatever_the_order), faults=())
     assert any("after a later one" in problem for problem in report.problems), report

@@ -51,6 +51,7 @@ class Assignment:
         metrics: Metrics,
         keeping: Keeping,
         clock: Callable[[], int],
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
         self._store = store
@@ -59,6 +60,7 @@ class Assignment:
         self._metrics = metrics
         self._keeping = keeping
         self._clock = clock
+        self._seconds = seconds
         self._places: set[Place] = set()
         self._unplaced: set[Place] = set()
         self._out_of_log: set[Place] = set()  # unplaced because their log had not their next offset
@@ -168,9 +170,9 @@ class Assignment:
 
         To be called again and again: it asks once a second until all are placed.
         """
-        if not self._unplaced or time.monotonic() < self._settle_at:
+        if not self._unplaced or self._seconds() < self._settle_at:
             return False
-        self._settle_at = time.monotonic() + RETRY_SECONDS
+        self._settle_at = self._seconds() + RETRY_SECONDS
         starts = self._starts(set(self._unplaced))
         if not starts:
             return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import confluent_kafka
 from confluent_kafka import KafkaException, TopicPartition
@@ -25,10 +25,11 @@ _CALM_SECONDS = 300.0  # a deleted topic is noticed no later than this, if no re
 
 
 class ReadSet:
-    """What is to be read for each base topic; `adopt` alone is called by another thread."""
+    """What is to be read for each base topic; `adopt` alone is called by another thread. `clock`: seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.version = 0  # grows with every change that a subscription has to follow
+        self._clock = clock
         self._lock = threading.Lock()
         self._tables: dict[str, tuple[int, frozenset[str]]] = {}  # epoch and read set of the newest table
         self._ever: dict[str, set[str]] = {}  # every topic that a table or a commit ever named
@@ -72,16 +73,16 @@ class ReadSet:
 
     def survey(self, consumer: confluent_kafka.Consumer) -> None:
         """Ask the cluster, when it is time to, which topics exist and which the group has commits for."""
-        if not self._ever or time.monotonic() < self._survey_due:
+        if not self._ever or self._clock() < self._survey_due:
             return
-        self._survey_due = time.monotonic() + _CALM_SECONDS
+        self._survey_due = self._clock() + _CALM_SECONDS
         try:
             pause = _CALM_SECONDS if self._look(consumer) else _MISSING_SECONDS
         except KafkaException:
             pause = _FAILED_SECONDS
         with self._lock:
             if self._survey_due != _NOW:
-                self._survey_due = time.monotonic() + pause
+                self._survey_due = self._clock() + pause
 
     def _look(self, consumer: confluent_kafka.Consumer) -> bool:
         """Whether every topic that is to be read exists."""
