@@ -302,7 +302,7 @@ class Adoption:
 
     def _note(self) -> None:
         while not self._closing.wait(LOOK_SECONDS):
-            reports = self._redis.hvals(names.reports_key(self._stream))
+            reports = self._redis.hvals(names.reports_key(self._stream, names.reporter(None)))
             epochs = [decode_report(report).epoch for report in cast("list[bytes]", reports)]
             if len(epochs) >= PRODUCERS:
                 self._epochs.setdefault(min(epochs), _now())

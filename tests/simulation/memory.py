@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from hotkey_operator.adapters.dimensions import DimensionReader, RawRecord
 from hotkey_operator.engine.model import (
     EndOffsets,
@@ -294,18 +296,18 @@ class MemoryDistribution:
 
     async def reports(self, stream: Stream) -> tuple[ClientReport, ...]:
         found = []
-        for data in self._shelf(stream).reports.values():
+        for client_id, data in self._shelf(stream).reports.items():
             try:
-                found.append(decode_report(data))
+                found.append(msgspec.structs.replace(decode_report(data), client_id=client_id))
             except ValueError:
                 continue  # whatever stands there is not a report
         return tuple(found)
 
     async def key_reports(self, stream: Stream) -> tuple[KeyReport, ...]:
         found = []
-        for data in self._shelf(stream).key_reports.values():
+        for client_id, data in self._shelf(stream).key_reports.items():
             try:
-                found.append(decode_key_report(data))
+                found.append(msgspec.structs.replace(decode_key_report(data), client_id=client_id))
             except ValueError:
                 continue
         return tuple(found)

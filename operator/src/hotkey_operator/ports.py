@@ -174,11 +174,17 @@ class Distribution(Protocol):
         ...
 
     async def reports(self, stream: Stream) -> tuple[ClientReport, ...]:
-        """The reports of all clients; what cannot be decoded is left out."""
+        """The reports of all clients; what cannot be decoded is left out.
+
+        Each is told under the name of the place where it stands, which is the client's own, whatever it says.
+        """
         ...
 
     async def key_reports(self, stream: Stream) -> tuple[KeyReport, ...]:
-        """What producers counted; what cannot be decoded, or is too much in all, is left out."""
+        """What producers counted; what cannot be decoded, or is too much in all, is left out.
+
+        Names are those of places here too.
+        """
         ...
 
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from hotkey_sdk._key_counts import KeyCounts
 from hotkey_sdk._settings import Settings
 from hotkey_sdk._stats import SourceStats, TableStats
-from hotkey_sdk._store import Found, StoreUnavailableError, TableStore
+from hotkey_sdk._store import Found, ReportRefusedError, StoreUnavailableError, TableStore
 from hotkey_sdk.routing import envelope
 from hotkey_sdk.routing.follower import Follower, Outcome
 from hotkey_sdk.routing.report import ClientReport, Role, encode_key_report, encode_report
@@ -90,6 +90,7 @@ class TableSource:
         self._followed: dict[str, _Followed] = {}
         self._reachable: bool | None = None
         self._failures = 0
+        self._refused: set[str] = set()  # kinds of reports that the store does not take
         self._reported: tuple[float, dict[str, int]] = (float("-inf"), {})
         self._key_counts = key_counts
         self._keys_reported_at = float("-inf")
@@ -217,7 +218,8 @@ class TableSource:
             for topic, epoch in applied.items()
         }
         if self._store is not None:
-            self._store.report(reports, client_id)
+            store = self._store
+            self._tell("epoch", lambda: store.report(reports, client_id))
             self._reported = (now, applied)
 
     def _report_keys(self, now: float) -> None:
@@ -231,7 +233,19 @@ class TableSource:
         counts.adjust(now)
         self._keys_reported_at = now
         reports = {stream: encode_key_report(report) for stream, report in found.items() if report}
-        self._store.report_keys(reports, self._settings.client_id)
+        store, client_id = self._store, self._settings.client_id
+        self._tell("keys", lambda: store.report_keys(reports, client_id))
+
+    def _tell(self, what: str, report: Callable[[], None]) -> None:
+        """Report; where that is refused tables are followed all the same, and it is logged when it begins."""
+        try:
+            report()
+        except ReportRefusedError as error:
+            if what not in self._refused:
+                log.warning("event=report_refused what=%s why=%r", what, str(error)[:500])
+            self._refused.add(what)
+        else:
+            self._refused.discard(what)
 
     def _unreachable(self, why: str) -> None:
         self._failures += 1

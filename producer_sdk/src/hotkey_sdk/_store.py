@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import redis
 from redis.backoff import NoBackoff
 from redis.client import PubSub
+from redis.connection import parse_url
 from redis.retry import Retry
 
 from hotkey_sdk.routing import names
@@ -27,6 +28,10 @@ _MOST_HINTS = 1000  # dropped in one wait, lest a flood of them never lets it en
 
 class StoreUnavailableError(Exception):
     """The store did not answer, or not in time; the next turn tries again."""
+
+
+class ReportRefusedError(Exception):
+    """The store works, but takes no report: the client may not write it, or something is in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +67,14 @@ class TableStore(Protocol):
         ...
 
     def report(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
-        """Write the client's report of each stream."""
+        """Write the client's report of each stream. Raises `ReportRefusedError` too."""
         ...
 
     def report_keys(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
         """Write what the client counted on each stream.
 
         What all have written of a stream goes `KEY_REPORTS_STAND_SECONDS` after the last of them wrote.
+        Raises `ReportRefusedError` too.
         """
         ...
 
@@ -82,9 +88,13 @@ class TableStore(Protocol):
 
 
 class RedisStore:
-    """Redis, or what speaks its protocol (one node or a proxy; no Cluster client)."""
+    """Redis, or what speaks its protocol (one node or a proxy; no Cluster client).
+
+    Its reports go under the name of the user that `url` logs in as.
+    """
 
     def __init__(self, url: str, timeout_seconds: float = 2.0) -> None:
+        self._reporter = names.reporter(parse_url(url).get("username"))  # type: ignore[no-untyped-call]
         self._redis = redis.Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
@@ -139,15 +149,17 @@ class RedisStore:
         return message is not None
 
     def report(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
-        self._ask([("HSET", names.reports_key(s), client_id, data) for s, data in reports.items()])
+        keys = {names.reports_key(s, self._reporter): data for s, data in reports.items()}
+        _taken(self._ask([("HSET", key, client_id, data) for key, data in keys.items()]))
 
     def report_keys(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
-        keys = {names.key_reports_key(s): data for s, data in reports.items()}
+        keys = {names.key_reports_key(s, self._reporter): data for s, data in reports.items()}
         written = [("HSET", key, client_id, data) for key, data in keys.items()]
-        self._ask([*written, *(("EXPIRE", key, KEY_REPORTS_STAND_SECONDS) for key in keys)])
+        _taken(self._ask([*written, *(("EXPIRE", key, KEY_REPORTS_STAND_SECONDS) for key in keys)]))
 
     def withdraw(self, streams: Sequence[Stream], client_id: str) -> None:
-        keys = [key(s) for s in streams for key in (names.reports_key, names.key_reports_key)]
+        kinds = (names.reports_key, names.key_reports_key)
+        keys = [key_of(s, self._reporter) for s in streams for key_of in kinds]
         self._ask([("HDEL", key, client_id) for key in keys])
 
     def close(self) -> None:
@@ -189,6 +201,12 @@ class RedisStore:
 
 
 _FIELDS = (names.TABLE_ENVELOPE, names.TABLE_DIGEST)
+
+
+def _taken(answers: Sequence[object]) -> None:
+    for answer in answers:
+        if isinstance(answer, redis.RedisError):
+            raise ReportRefusedError(str(answer))
 
 
 def _verdict(size: object) -> Found | None:

@@ -156,7 +156,7 @@ class ProducersWorld:
     """Two producers that count with the SDK's own counts and report into real Redis, as it does."""
 
     def __init__(self, stack: Stack) -> None:
-        self._distribution = RedisDistribution(stack.redis.url)
+        self._distribution = RedisDistribution(stack.redis.url, look_seconds=0)
         self._reports = ProducerReports(self._distribution.key_reports)
         self._store = RedisStore(stack.redis.url)
         self._counts = {name: KeyCounts(time.time()) for name in ("p1", "p2")}

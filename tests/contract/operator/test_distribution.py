@@ -173,12 +173,30 @@ def test_reports_are_listed_and_what_cannot_be_decoded_is_left_out(
 ) -> None:
     async def scenario() -> None:
         where = stream()
-        report = ClientReport("p1", Role.PRODUCER, 7, 1_000.5)
-        await redis.plant_report(where, "p1", encode_report(report))
-        await redis.plant_report(where, "broken", b"\xff{")
-        await redis.plant_report(where, "wrong", b'{"client_id": 5}')
+        report = ClientReport("app:p1", Role.PRODUCER, 7, 1_000.5)
+        await redis.plant_report(where, "app:p1", encode_report(report))
+        await redis.plant_report(where, "app:broken", b"\xff{")
+        await redis.plant_report(where, "app:wrong", b'{"client_id": 5}')
         assert await redis.distribution.reports(where) == (report,)
         assert await redis.distribution.reports(stream()) == ()
+
+    run(scenario())
+
+
+def test_a_client_is_named_after_the_place_of_its_report_whatever_the_report_says(
+    run: Run, redis: DistributionWorld
+) -> None:
+    async def scenario() -> None:
+        where = stream()
+        told, counted = ClientReport("p1", Role.PRODUCER, 7, 1.0), KeyReport("p1", 1.0, 5.0, 2.0)
+        for reporter in ("app", "liar"):
+            await redis.plant_report(where, f"{reporter}:p1", encode_report(told))
+            await redis.plant_key_report(where, f"{reporter}:p1", encode_key_report(counted))
+        both = ["app:p1", "liar:p1"]
+        assert sorted(each.client_id for each in await redis.distribution.reports(where)) == both
+        assert sorted(each.client_id for each in await redis.distribution.key_reports(where)) == both
+        await redis.distribution.forget(where, ["liar:p1"])
+        assert [each.client_id for each in await redis.distribution.reports(where)] == ["app:p1"]
 
     run(scenario())
 
@@ -188,10 +206,10 @@ def test_reports_are_heard_again_after_something_else_stood_in_their_place(
 ) -> None:
     async def scenario() -> None:
         where = stream()
-        report = ClientReport("p1", Role.PRODUCER, 7, 1_000.5)
+        report = ClientReport("app:p1", Role.PRODUCER, 7, 1_000.5)
         await redis.block_reports(where)
         assert await redis.distribution.reports(where) == ()
-        await redis.plant_report(where, "p1", encode_report(report))
+        await redis.plant_report(where, "app:p1", encode_report(report))
         assert await redis.distribution.reports(where) == (report,)
 
     run(scenario())
@@ -200,10 +218,10 @@ def test_reports_are_heard_again_after_something_else_stood_in_their_place(
 def test_forgotten_clients_are_reported_no_more(run: Run, redis: DistributionWorld) -> None:
     async def scenario() -> None:
         where = stream()
-        reports = [ClientReport(f"c{i}", Role.CONSUMER, 1, 5.0, group="g") for i in range(3)]
+        reports = [ClientReport(f"app:c{i}", Role.CONSUMER, 1, 5.0, group="g") for i in range(3)]
         for report in reports:
             await redis.plant_report(where, report.client_id, encode_report(report))
-        await redis.distribution.forget(where, ["c0", "c2", "never there"])
+        await redis.distribution.forget(where, ["app:c0", "app:c2", "app:never there"])
         assert await redis.distribution.reports(where) == (reports[1],)
 
     run(scenario())
@@ -214,10 +232,10 @@ def test_what_producers_counted_is_listed_and_what_cannot_be_decoded_is_left_out
 ) -> None:
     async def scenario() -> None:
         where = stream()
-        counted = KeyReport("p1", 1.0, 5.0, 2.0, (PartitionCount(3, 70),))
-        await redis.plant_key_report(where, "p1", encode_key_report(counted))
-        await redis.plant_key_report(where, "broken", b"\xff{")
-        await redis.plant_key_report(where, "wrong", b'{"client_id": "p2", "partitions": [[-1, 2]]}')
+        counted = KeyReport("app:p1", 1.0, 5.0, 2.0, (PartitionCount(3, 70),))
+        await redis.plant_key_report(where, "app:p1", encode_key_report(counted))
+        await redis.plant_key_report(where, "app:broken", b"\xff{")
+        await redis.plant_key_report(where, "app:wrong", b'{"client_id": "p2", "partitions": [[-1, 2]]}')
         assert await redis.distribution.key_reports(where) == (counted,)
         assert await redis.distribution.key_reports(stream()) == ()
 
@@ -227,10 +245,10 @@ def test_what_producers_counted_is_listed_and_what_cannot_be_decoded_is_left_out
 def test_a_forgotten_client_s_counts_are_gone_too(run: Run, redis: DistributionWorld) -> None:
     async def scenario() -> None:
         where = stream()
-        for name in ("p1", "p2"):
+        for name in ("app:p1", "app:p2"):
             await redis.plant_key_report(where, name, encode_key_report(KeyReport(name, 1.0, 5.0, 2.0)))
-        await redis.distribution.forget(where, ["p1"])
-        assert [each.client_id for each in await redis.distribution.key_reports(where)] == ["p2"]
+        await redis.distribution.forget(where, ["app:p1"])
+        assert [each.client_id for each in await redis.distribution.key_reports(where)] == ["app:p2"]
 
     run(scenario())
 
@@ -238,12 +256,12 @@ def test_a_forgotten_client_s_counts_are_gone_too(run: Run, redis: DistributionW
 def test_counts_can_be_forgotten_alone(run: Run, redis: DistributionWorld) -> None:
     async def scenario() -> None:
         where = stream()
-        told = ClientReport("p1", Role.PRODUCER, 1, 5.0)
-        await redis.plant_report(where, "p1", encode_report(told))
-        for name in ("p1", "p2"):
+        told = ClientReport("app:p1", Role.PRODUCER, 1, 5.0)
+        await redis.plant_report(where, "app:p1", encode_report(told))
+        for name in ("app:p1", "app:p2"):
             await redis.plant_key_report(where, name, encode_key_report(KeyReport(name, 1.0, 5.0, 2.0)))
-        await redis.distribution.forget_key_reports(where, ["p1", "never there"])
-        assert [each.client_id for each in await redis.distribution.key_reports(where)] == ["p2"]
+        await redis.distribution.forget_key_reports(where, ["app:p1", "app:never there"])
+        assert [each.client_id for each in await redis.distribution.key_reports(where)] == ["app:p2"]
         assert await redis.distribution.reports(where) == (told,)
 
     run(scenario())
@@ -259,15 +277,15 @@ def test_key_reports_that_one_read_has_no_room_for_are_counted_and_told_once(
     async def scenario() -> None:
         assert isinstance(world.distribution, RedisDistribution)
         for number in range(fits):
-            await world.plant_key_report(where, f"c{number}", b"x" * KEY_REPORT_BYTES_AT_MOST)
+            await world.plant_key_report(where, f"app:c{number}", b"x" * KEY_REPORT_BYTES_AT_MOST)
         await world.distribution.key_reports(where)
         assert (world.distribution.key_reports_left_out, caplog.records) == (0, [])
-        await world.plant_key_report(where, "one more", b"x" * KEY_REPORT_BYTES_AT_MOST)
+        await world.plant_key_report(where, "app:one more", b"x" * KEY_REPORT_BYTES_AT_MOST)
         for _ in range(2):
             await world.distribution.key_reports(where)
         assert world.distribution.key_reports_left_out == 2
         assert [record.getMessage() for record in caplog.records] == ["key reports left out"]
-        await world.distribution.forget_key_reports(where, [f"c{number}" for number in range(fits)])
+        await world.distribution.forget_key_reports(where, [f"app:c{number}" for number in range(fits)])
 
     try:
         run(scenario())
@@ -282,13 +300,43 @@ def test_reports_of_very_many_clients_do_not_keep_redis_from_answering_others(ru
 
     async def scenario() -> None:
         with redis_client.Redis.from_url(stack.redis.url, socket_timeout=10) as connection:
-            connection.hset(reports_key(where), mapping={f"c{number}": report for number in range(clients)})
+            key = reports_key(where, "app")
+            connection.hset(key, mapping={f"c{number}": report for number in range(clients)})
             connection.config_resetstat()
             assert len(await world.distribution.reports(where)) == 10_000
             calls: Any = connection.info("commandstats")
-            connection.delete(reports_key(where))
+            connection.delete(key)
         assert "cmdstat_hkeys" not in calls, "it took every field, for a few"
         assert calls["cmdstat_hstrlen"]["calls"] <= 20_000
+
+    try:
+        run(scenario())
+    finally:
+        run(world.close())
+
+
+def test_a_reporter_that_writes_without_end_leaves_no_other_unread(run: Run, stack: Stack) -> None:
+    """Real Redis alone: the simulation's answer has no bounds."""
+    world, where = RedisWorld(stack), stream()
+    report = encode_report(ClientReport("c", Role.PRODUCER, 5, 1.0))
+    keys = [reports_key(where, reporter) for reporter in ("liar", "small", "honest")]
+    beside = [
+        f"{reports_key(where, 'x')}:reports:liar",  # what `hotkey:*:reports:liar` allows as well
+        f"hotkey:{{{where}:reports}}:reports:liar",
+        f"hotkey:{{{'x' * 10_000}}}:reports:liar",
+    ]
+
+    async def scenario() -> None:
+        with redis_client.Redis.from_url(stack.redis.url, socket_timeout=10) as connection:
+            connection.hset(keys[0], mapping={f"c{number}": b"x" * 4_096 for number in range(30_000)})
+            connection.hset(keys[1], mapping={f"c{number}": report for number in range(5)})
+            connection.hset(keys[2], mapping={f"c{number}": report for number in range(4_900)})
+            for key in beside:
+                connection.hset(key, "c", report)
+            found = await world.distribution.reports(where)
+            connection.delete(*keys, *beside)
+        names = [each.client_id.partition(":")[0] for each in found]
+        assert {name: names.count(name) for name in names} == {"small": 5, "honest": 4_900}
 
     try:
         run(scenario())

@@ -188,7 +188,9 @@ class DistributionWorld(Protocol):
         """Put a hash (a mapping), a string (bytes) or a list at the stream's table key."""
         ...
 
-    async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None: ...
+    async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
+        """`client_id`: as it is told, with the name of the reporter in front."""
+        ...
 
     async def plant_key_report(self, stream: Stream, client_id: str, data: bytes) -> None: ...
 
@@ -209,7 +211,7 @@ class RedisWorld:
     """Real Redis (Valkey)."""
 
     def __init__(self, stack: Stack) -> None:
-        self.distribution: Distribution = RedisDistribution(stack.redis.url)
+        self.distribution: Distribution = RedisDistribution(stack.redis.url, look_seconds=0)
         self._client = redis.Redis.from_url(stack.redis.url, socket_timeout=10)
         self._subscription: Any = self._client.pubsub()  # type: ignore[no-untyped-call]
 
@@ -224,13 +226,15 @@ class RedisWorld:
             self._client.hset(key, mapping=what)
 
     async def plant_report(self, stream: Stream, client_id: str, data: bytes) -> None:
-        self._client.hset(reports_key(stream), client_id, data)
+        reporter, _, field = client_id.partition(":")
+        self._client.hset(reports_key(stream, reporter), field, data)
 
     async def plant_key_report(self, stream: Stream, client_id: str, data: bytes) -> None:
-        self._client.hset(key_reports_key(stream), client_id, data)
+        reporter, _, field = client_id.partition(":")
+        self._client.hset(key_reports_key(stream, reporter), field, data)
 
     async def block_reports(self, stream: Stream) -> None:
-        self._client.set(reports_key(stream), "no hash")
+        self._client.set(reports_key(stream, "app"), "no hash")
 
     async def listen(self, stream: Stream) -> None:
         self._subscription.subscribe(hint_channel(stream))

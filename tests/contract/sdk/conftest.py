@@ -30,6 +30,10 @@ class World(Protocol):
     def spoil(self, stream: Stream) -> None: ...
     def reports(self, stream: Stream) -> dict[str, bytes]: ...
     def key_reports(self, stream: Stream) -> dict[str, bytes]: ...
+    def refuse_reports(self, stream: Stream) -> None:
+        """Put something in the place of the stream's reports, of both kinds, that nobody can report into."""
+        ...
+
     def key_reports_stand(self, stream: Stream) -> float:
         """Seconds until they go; infinite where they stay for ever."""
         ...
@@ -64,6 +68,9 @@ class MemoryWorld:
             return {}
         return self.memory.key_reports_of.get(stream, {})
 
+    def refuse_reports(self, stream: Stream) -> None:
+        self.memory.refused.add(stream)
+
     def key_reports_stand(self, stream: Stream) -> float:
         return self.memory.key_reports_until.get(stream, float("inf")) - time.monotonic()
 
@@ -78,10 +85,11 @@ class MemoryWorld:
 
 
 class ValkeyWorld:
-    def __init__(self, valkey: Valkey) -> None:
+    def __init__(self, valkey: Valkey, user: str | None = None) -> None:
         self._valkey = valkey
+        self._reporter = names.reporter(user)
         self._redis = redis.Redis.from_url(valkey.url)
-        self.store: TableStore = RedisStore(valkey.url)
+        self.store: TableStore = RedisStore(valkey.url if user is None else valkey.url_for(user))
 
     def publish(self, stream: Stream, envelope: bytes) -> None:
         key = names.table_key(stream)
@@ -96,17 +104,21 @@ class ValkeyWorld:
         self._redis.set(names.table_key(stream), "a text")
 
     def reports(self, stream: Stream) -> dict[str, bytes]:
-        return self._hash(names.reports_key(stream))
+        return self._hash(names.reports_key(stream, self._reporter))
 
     def key_reports(self, stream: Stream) -> dict[str, bytes]:
-        return self._hash(names.key_reports_key(stream))
+        return self._hash(names.key_reports_key(stream, self._reporter))
+
+    def refuse_reports(self, stream: Stream) -> None:
+        for key_of in (names.reports_key, names.key_reports_key):
+            self._redis.set(key_of(stream, self._reporter), "a text")
 
     def key_reports_stand(self, stream: Stream) -> float:
-        left: Any = self._redis.pttl(names.key_reports_key(stream))
+        left: Any = self._redis.pttl(names.key_reports_key(stream, self._reporter))
         return left / 1_000 if left >= 0 else float("inf")
 
     def shorten(self, stream: Stream, seconds: float) -> None:
-        self._redis.pexpire(names.key_reports_key(stream), int(seconds * 1_000))
+        self._redis.pexpire(names.key_reports_key(stream, self._reporter), int(seconds * 1_000))
 
     def _hash(self, key: str) -> dict[str, bytes]:
         found: dict[Any, Any] = self._redis.hgetall(key)

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from hotkey_sdk._store import MISSING, TOO_BIG, UNCHANGED, WRONG_TYPE, Found, StoreUnavailableError
+from hotkey_sdk._store import (
+    MISSING,
+    TOO_BIG,
+    UNCHANGED,
+    WRONG_TYPE,
+    Found,
+    ReportRefusedError,
+    StoreUnavailableError,
+)
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES, digest
 from hotkey_sdk.routing.report import KEY_REPORTS_STAND_SECONDS
 from hotkey_sdk.routing.table import Stream
@@ -22,6 +30,7 @@ class MemoryStore:
         self.envelopes: dict[Stream, bytes] = {}
         self.digests: dict[Stream, str] = {}
         self.wrong_types: set[Stream] = set()
+        self.refused: set[Stream] = set()  # of these no report is taken
         self.reports_of: dict[Stream, dict[str, bytes]] = {}
         self.key_reports_of: dict[Stream, dict[str, bytes]] = {}
         self.key_reports_until: dict[Stream, float] = {}  # by `time.monotonic`
@@ -66,11 +75,13 @@ class MemoryStore:
 
     def report(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
         self._answer()
+        self._refuse(reports)
         for stream, report in reports.items():
             self.reports_of.setdefault(stream, {})[client_id] = report
 
     def report_keys(self, reports: Mapping[Stream, bytes], client_id: str) -> None:
         self._answer()
+        self._refuse(reports)
         for stream, report in reports.items():
             self.key_reports_of.setdefault(stream, {})[client_id] = report
             self.key_reports_until[stream] = time.monotonic() + KEY_REPORTS_STAND_SECONDS
@@ -83,6 +94,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _refuse(self, reports: Iterable[Stream]) -> None:
+        if refused := self.refused.intersection(reports):
+            raise ReportRefusedError(f"reports of {refused.pop()} are not taken")
 
     def _answer(self) -> None:
         if self.down:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hotkey_sdk._store import StoreUnavailableError
+from hotkey_sdk._store import ReportRefusedError, StoreUnavailableError
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES, digest
 from hotkey_sdk.routing.report import KEY_REPORTS_STAND_SECONDS
 from hotkey_sdk.routing.table import Stream
@@ -138,6 +138,18 @@ def test_counts_go_some_time_after_the_last_producer_wrote_its_own(world: World)
 
     assert world.key_reports_stand(CLICKS) > 20.0, "each that writes puts it off"
     assert world.key_reports_stand(VIEWS) <= 20.0
+
+
+def test_a_report_that_is_not_taken_is_told(world: World) -> None:
+    world.publish(CLICKS, b"one")
+    world.refuse_reports(CLICKS)
+
+    with pytest.raises(ReportRefusedError):
+        world.store.report({CLICKS: b"x"}, "a")
+    with pytest.raises(ReportRefusedError):
+        world.store.report_keys({CLICKS: b"x"}, "a")
+    world.store.withdraw([CLICKS], "a")
+    assert world.store.read({CLICKS: ""})[CLICKS].envelope == b"one"
 
 
 def test_a_store_that_is_down_says_so_and_works_again_when_it_is_back(world: World) -> None:

@@ -140,8 +140,9 @@ class Scene:
         self.redis.publish(names.hint_channel(self.stream), epoch)
 
     def reports(self) -> list[ClientReport]:
-        found: dict[Any, Any] = self.redis.hgetall(names.reports_key(self.stream))
-        return [decode_report(report) for report in found.values()]
+        keys = [names.reports_key(self.stream, user) for user in ("hotkey-producer", "hotkey-consumer")]
+        found: list[Any] = [report for key in keys for report in self.redis.hvals(key)]
+        return [decode_report(report) for report in found]
 
     def read(self, topic: str | None = None) -> list[Message]:
         """Every record of the topic, read without the SDK."""

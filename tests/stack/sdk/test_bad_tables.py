@@ -90,15 +90,16 @@ def test_a_wrong_type_at_any_of_its_keys_changes_nothing(
     scene: Scene, load: tuple[Load, hotkey_sdk.Producer]
 ) -> None:
     sending, producer = load
-    scene.redis.delete(names.table_key(scene.stream), names.reports_key(scene.stream))
+    reports = names.reports_key(scene.stream, "hotkey-producer")
+    scene.redis.delete(names.table_key(scene.stream), reports)
     scene.redis.rpush(names.table_key(scene.stream), "a list")
-    scene.redis.set(names.reports_key(scene.stream), "a text")
+    scene.redis.set(reports, "a text")
     until(lambda: state(producer) == "WrongType", producer.hotkey.stats)
 
     sending.goes_on()
 
     assert producer.hotkey.stats().source.tables[0].epoch == 5
-    scene.redis.delete(names.reports_key(scene.stream))
+    scene.redis.delete(reports)
     scene.publish(good(scene, 10))
     until(lambda: [report.epoch for report in scene.reports()] == [10], scene.reports)
     sending.prove()

@@ -201,6 +201,23 @@ def test_the_client_reports_at_once_at_every_change_and_now_and_then(followed: F
     assert followed.report().at == followed.now
 
 
+def test_reports_that_are_refused_are_told_once_and_tables_are_followed_all_the_same(
+    followed: Followed, caplog: pytest.LogCaptureFixture
+) -> None:
+    followed.store.refused.add(STREAM)
+    followed.turn()
+    followed.store.publish(STREAM, sealed(table(epoch=5)))
+
+    assert followed.turn(REPORT_SECONDS).epoch == 5
+    followed.turn(REPORT_SECONDS)
+    refused = [record for record in caplog.records if "report_refused" in record.getMessage()]
+    assert len(refused) == 1
+    followed.store.refused.clear()
+    followed.turn(REPORT_SECONDS)
+    assert followed.report().epoch == 5
+    assert followed.source.stats().reachable
+
+
 def test_a_clock_that_is_set_back_does_not_silence_the_client(followed: Followed) -> None:
     followed.turn()
     followed.turn(-900)

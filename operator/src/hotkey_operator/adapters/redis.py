@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from hotkey_operator import logs
 from hotkey_operator.adapters.producer_reports import CLIENTS_AT_MOST
+from hotkey_operator.adapters.reporters import LOOK_SECONDS, STEP, Reporters
 from hotkey_operator.ports import PublishedEnvelope, Unavailable
 from hotkey_sdk.routing.envelope import MAX_ENVELOPE_BYTES
 from hotkey_sdk.routing.names import (
@@ -31,6 +32,7 @@ from hotkey_sdk.routing.names import (
     table_key,
 )
 from hotkey_sdk.routing.report import (
+    CLIENT_ID_AT_MOST,
     KEY_REPORT_BYTES_AT_MOST,
     ClientReport,
     KeyReport,
@@ -40,8 +42,10 @@ from hotkey_sdk.routing.report import (
 from hotkey_sdk.routing.table import Stream
 
 _T = TypeVar("_T")
+KeyOf = Callable[[Stream, str], str]
 _MAX_REPORTS = 10_000
 _MAX_REPORT_BYTES = 4_096
+_MAX_FIELD_BYTES = 4 * CLIENT_ID_AT_MOST  # UTF-8
 _MAX_REPORTS_BYTES = _MAX_REPORTS * _MAX_REPORT_BYTES
 _MAX_KEY_REPORTS_BYTES = 8 * 1024 * 1024  # read every second, where a policy wants them
 
@@ -84,32 +88,46 @@ redis.call('PUBLISH', ARGV[4], ARGV[1])
 return 1
 """
 
-# -> how many are left out, and the values of at most ARGV[1] fields of at most ARGV[2] bytes each, and
-# ARGV[3] in all. KEYS[1] reports: what is no hash goes, for clients could not report into it. Of very many
-# some are taken at random: Redis answers nobody else while it walks through them.
-_REPORTS = """
-local found = {0}
-local left = tonumber(ARGV[3])
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
-  redis.call('DEL', KEYS[1])
-  return found
-end
-local most, held, fields = 2 * tonumber(ARGV[1]), redis.call('HLEN', KEYS[1]), nil
-if held > 2 * most then
-  fields = redis.call('HRANDFIELD', KEYS[1], most)
-else
-  fields = redis.call('HKEYS', KEYS[1])
-end
-for _, field in ipairs(fields) do
-  if #found > tonumber(ARGV[1]) then break end
-  local size = redis.call('HSTRLEN', KEYS[1], field)
-  if size <= tonumber(ARGV[2]) and size <= left then
-    found[#found + 1] = redis.call('HGET', KEYS[1], field)
-    left = left - size
+# -> how many are left out, and of at most ARGV[1] fields of at most ARGV[2] bytes each, and ARGV[3] in all,
+# three each: which of the keys, field, value. KEYS: the reports of each reporter; what is no hash goes, for
+# clients could not report into it. Who has few comes first, and nobody takes more than an equal part of what
+# is left, so that no reporter leaves another's unread. Of very many fields some are taken at random: Redis
+# answers nobody else while it walks through them.
+_REPORTS = f"""
+local found, left_out, hashes = {{}}, 0, {{}}
+for index, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'hash' then
+    hashes[#hashes + 1] = {{index, redis.call('HLEN', key)}}
+  elseif kind ~= 'none' then
+    redis.call('DEL', key)
   end
 end
-found[1] = held - (#found - 1)
-return found
+table.sort(hashes, function(one, other) return one[2] < other[2] end)
+local reports, bytes = tonumber(ARGV[1]), tonumber(ARGV[3])
+for place, hash in ipairs(hashes) do
+  local key, held, fields = KEYS[hash[1]], hash[2], nil
+  local most = math.floor(reports / (#hashes - place + 1))
+  local room = math.floor(bytes / (#hashes - place + 1))
+  local taken, took = 0, 0
+  if held > 4 * most then
+    fields = redis.call('HRANDFIELD', key, 2 * most)
+  else
+    fields = redis.call('HKEYS', key)
+  end
+  for _, field in ipairs(fields) do
+    if taken == most then break end
+    local size = redis.call('HSTRLEN', key, field)
+    if size <= tonumber(ARGV[2]) and took + size <= room and #field <= {_MAX_FIELD_BYTES} then
+      taken, took = taken + 1, took + size
+      found[#found + 1] = hash[1] - 1
+      found[#found + 1] = field
+      found[#found + 1] = redis.call('HGET', key, field)
+    end
+  end
+  reports, bytes, left_out = reports - taken, bytes - took, left_out + held - taken
+end
+return {{left_out, found}}
 """
 
 _FORGET = """
@@ -119,14 +137,18 @@ return redis.call('HDEL', KEYS[1], unpack(ARGV))
 
 
 class RedisDistribution:
-    """Redis at `url`. Every call answers or raises `Unavailable` within twice `timeout_seconds`.
+    """Redis at `url`. Every question to it is answered, or `Unavailable`, within twice `timeout_seconds`.
+
+    A client is told as `<reporter>:<client id>`, from where its report stands and not from what is in it: so
+    no user can speak for another one's client. `look_seconds`: how often new reporters are looked for.
 
     Raises `ValueError` where `url` is not understood; whether anybody answers shows later.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = 1.0) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float = 1.0, look_seconds: float = LOOK_SECONDS) -> None:
         self._timeout = timeout_seconds
         self.key_reports_left_out = 0  # of all reads, since one may take only so much
+        self._reporters = Reporters(self._step, look_seconds=look_seconds)
         self._overfull: set[Stream] = set()  # streams of which the last read left some out
         try:
             self._client = redis_async.Redis.from_url(
@@ -171,26 +193,58 @@ class RedisDistribution:
         return bool(accepted == 1)
 
     async def reports(self, stream: Stream) -> tuple[ClientReport, ...]:
-        key, bounds = reports_key(stream), (_MAX_REPORTS, _MAX_REPORT_BYTES, _MAX_REPORTS_BYTES)
-        _, *answer = await self._script(_REPORTS, key, *bounds)
-        return tuple(report for data in answer if (report := _report(data)) is not None)
+        bounds = (_MAX_REPORTS, _MAX_REPORT_BYTES, _MAX_REPORTS_BYTES)
+        _, found = await self._reports(stream, reports_key, bounds)
+        return tuple(
+            msgspec.structs.replace(report, client_id=client_id)
+            for client_id, data in found
+            if (report := _report(data)) is not None
+        )
 
     async def key_reports(self, stream: Stream) -> tuple[KeyReport, ...]:
         bounds = (CLIENTS_AT_MOST, KEY_REPORT_BYTES_AT_MOST, _MAX_KEY_REPORTS_BYTES)
-        left_out, *answer = await self._script(_REPORTS, key_reports_key(stream), *bounds)
+        left_out, found = await self._reports(stream, key_reports_key, bounds)
         self._leave_out(stream, left_out)
-        return tuple(report for data in answer if (report := _key_report(data)) is not None)
+        return tuple(
+            msgspec.structs.replace(report, client_id=client_id)
+            for client_id, data in found
+            if (report := _key_report(data)) is not None
+        )
 
     async def forget(self, stream: Stream, client_ids: Sequence[str]) -> None:
-        await self._remove(reports_key(stream), client_ids)
+        await self._remove(stream, reports_key, client_ids)
         await self.forget_key_reports(stream, client_ids)
 
     async def forget_key_reports(self, stream: Stream, client_ids: Sequence[str]) -> None:
-        await self._remove(key_reports_key(stream), client_ids)
+        await self._remove(stream, key_reports_key, client_ids)
 
-    async def _remove(self, key: str, fields: Sequence[str]) -> None:
-        for start in range(0, len(fields), 1_000):
-            await self._script(_FORGET, key, *fields[start : start + 1_000])
+    async def _reports(
+        self, stream: Stream, key_of: KeyOf, bounds: tuple[int, int, int]
+    ) -> tuple[int, list[tuple[str, bytes]]]:
+        """How many are left out, and the others with the names of their clients."""
+        reporters = await self._reporters.of(stream)
+        if not reporters:
+            return 0, []
+        keys = [key_of(stream, each) for each in reporters]
+        left_out, found = await self._bounded(
+            self._client.eval(_REPORTS, len(keys), *keys, *map(str, bounds))
+        )
+        triples = zip(found[0::3], found[1::3], found[2::3], strict=True)
+        return left_out, [
+            (f"{reporters[index]}:{field.decode('utf-8', 'replace')}", data) for index, field, data in triples
+        ]
+
+    async def _step(self, *arguments: str | int) -> list[Any]:
+        return cast(list[Any], await self._bounded(self._client.eval(STEP, 0, *map(str, arguments))))
+
+    async def _remove(self, stream: Stream, key_of: KeyOf, client_ids: Sequence[str]) -> None:
+        fields: dict[str, list[str]] = {}
+        for client_id in client_ids:
+            reporter, _, field = client_id.partition(":")
+            fields.setdefault(reporter, []).append(field)
+        for reporter, clients in fields.items():
+            for start in range(0, len(clients), 1_000):
+                await self._script(_FORGET, key_of(stream, reporter), *clients[start : start + 1_000])
 
     def _leave_out(self, stream: Stream, reports: int) -> None:
         """Count them, and say so when it begins: the load that they tell of is not seen."""

@@ -5,11 +5,15 @@ Each stream's names share one hash tag, so that a script may touch them together
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from hotkey_sdk.routing.table import Stream
 
 TABLE_EPOCH = "epoch"  # fields of the hash at table_key(): decimal text,
 TABLE_DIGEST = "digest"  # SHA-256 of the envelope in hex,
 TABLE_ENVELOPE = "envelope"  # and the signed envelope's exact bytes
+
+REPORTS, KEY_REPORTS = "reports", "keys"  # what the keys of reports are called, before the reporter's name
 
 
 def table_key(stream: Stream) -> str:
@@ -22,14 +26,25 @@ def hint_channel(stream: Stream) -> str:
     return f"hotkey:{{{stream}}}:hint"
 
 
-def reports_key(stream: Stream) -> str:
-    """A hash from client id to that client's report (report.py), rewritten by each client."""
-    return f"hotkey:{{{stream}}}:reports"
+def reporter(user: str | None) -> str:
+    """How clients that log in to Redis as `user` are named in keys; None: without a name, as `default`.
+
+    Letters, digits and `_.-~@` stand for themselves, all else is percent-encoded UTF-8, the colon too.
+    """
+    return quote(user or "default", safe="@")
 
 
-def key_reports_key(stream: Stream) -> str:
+def reports_key(stream: Stream, reporter: str) -> str:
+    """A hash from client id to that client's report (report.py), rewritten by each client.
+
+    One for each user of Redis, since its rules tell keys apart and no fields: a user can write its own alone.
+    """
+    return f"hotkey:{{{stream}}}:{REPORTS}:{reporter}"
+
+
+def key_reports_key(stream: Stream, reporter: str) -> str:
     """A hash from client id to what that producer counted (report.py), where it reports its keys."""
-    return f"hotkey:{{{stream}}}:keys"
+    return f"hotkey:{{{stream}}}:{KEY_REPORTS}:{reporter}"
 
 
 def dedicated_name(topic: str, policy_uid: str, epoch: int) -> str:
