@@ -28,6 +28,14 @@ class Quantiles(msgspec.Struct, frozen=True):
         return cls(len(ordered), statistics.median(ordered), ordered[rank], ordered[-1])
 
 
+def thinned(values: Sequence[float], most: int) -> list[float]:
+    """At most so many of the values, evenly by rank, with the smallest and the greatest: the same curve."""
+    ordered = sorted(values)
+    if len(ordered) <= most:
+        return ordered
+    return [ordered[round(rank * (len(ordered) - 1) / (most - 1))] for rank in range(most)]
+
+
 class Onset(msgspec.Struct, frozen=True):
     """One onset: seconds from the load's turn until each stage was done, and the imbalance around it.
 

@@ -48,6 +48,7 @@ PARTS = {
     "stability": "bench.stability",
     "members": "bench.members",
     "freshness": "bench.freshness",
+    "propagation": "bench.propagation",
 }
 ANSWER = "answer.json"  # what a part's process leaves in its folder
 
