@@ -68,6 +68,25 @@ class Valkey(Part):
         with redis.Redis.from_url(self.url, socket_timeout=10.0) as client:
             client.flushall()
 
+    def copy(self) -> bytes:
+        """All that it holds now, for `roll_back`."""
+        with redis.Redis.from_url(self.url, socket_timeout=10.0) as client:
+            client.save()
+        copy = self._snapshot.read_bytes()
+        self._snapshot.unlink()
+        return copy
+
+    def roll_back(self, copy: bytes) -> None:
+        """Kills it and starts it with an older copy, like a failover to a slow replica. Not `persistent`."""
+        self.kill()
+        self._snapshot.write_bytes(copy)
+        self.start()
+        self._snapshot.unlink()
+
+    @property
+    def _snapshot(self) -> Path:
+        return self.data / "dump.rdb"
+
 
 class ExternalRedis:
     """A Redis that somebody else runs (REDIS_URL): used, never started, stopped or wiped."""

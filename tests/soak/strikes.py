@@ -1,0 +1,121 @@
+"""How each fault strikes the world, and how it is over.
+
+Faults of one target come one after the other, those of different targets side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from devstack.part import Part
+from tests.soak.faults import BURST, Fault, Kind
+from tests.soak.programs import ProducerProgram
+from tests.soak.world import World
+
+Healing = Callable[[], None]
+
+
+class Strikes:
+    """Carries faults out on a world, and remembers those that struck.
+
+    `say` tells of each. What could not be carried out is raised by `finish`: a part that does not come
+    back is a failure of the run.
+    """
+
+    def __init__(self, world: World, say: Callable[[str], None]) -> None:
+        self._world, self._say = world, say
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._pending: list[Future[None]] = []
+        self._given_up = threading.Event()
+        self._copy = b""
+        self.done: list[Fault] = []
+
+    def strike(self, fault: Fault) -> None:
+        """Let it happen as soon as its target is well; returns at once."""
+        self._pending.append(self._of(fault.target).submit(self._carry_out, fault))
+
+    def keep_copy(self) -> None:
+        """Remember what Redis holds: the copy that it falls back to later."""
+        self._pending.append(self._of("redis").submit(self._copy_redis))
+
+    def finish(self) -> None:
+        """Wait until all that was begun is over; raises what went wrong with it."""
+        for threads in self._threads.values():
+            threads.shutdown(wait=True)
+        for future in self._pending:
+            future.result()
+
+    def give_up(self) -> None:
+        """Let nothing more happen, and be over at once what lasts."""
+        self._given_up.set()
+        for threads in self._threads.values():
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def _of(self, target: str) -> ThreadPoolExecutor:
+        if target not in self._threads:
+            self._threads[target] = ThreadPoolExecutor(1, f"fault-{target}")
+        return self._threads[target]
+
+    def _copy_redis(self) -> None:
+        self._copy = self._world.valkey.copy()
+
+    def _carry_out(self, fault: Fault) -> None:
+        if self._given_up.is_set():
+            return
+        self._say(str(fault))
+        heal = self._hit(fault)
+        self.done.append(fault)
+        self._given_up.wait(fault.seconds)
+        heal()
+
+    def _hit(self, fault: Fault) -> Healing:
+        """Strike; what it takes to make it good again."""
+        world = self._world
+        match fault.kind:
+            case Kind.KILL_BROKER | Kind.PAUSE_BROKER:
+                node = world.stack.kafka.nodes[world.leader()]
+                return _killed(node) if fault.kind is Kind.KILL_BROKER else _paused(node)
+            case Kind.KILL_REDIS:
+                return _killed(world.valkey)
+            case Kind.WIPE_REDIS:
+                world.valkey.wipe()
+            case Kind.ROLL_BACK_REDIS:
+                world.valkey.roll_back(self._copy or world.valkey.copy())
+            case Kind.API_GONE:
+                return _killed(world.scene.stack.kubernetes.apiserver)
+            case Kind.SKEW_PRODUCER | Kind.SKEW_AGGREGATOR:
+                world.order_of("skews", fault.target, fault.skew)
+                return lambda: world.order_of("skews", fault.target, 0.0)
+            case Kind.QUEUE_FULL:
+                world.order_of("bursts", fault.target, BURST)
+            case Kind.KILL_PRODUCER:
+                return self._killed_producer(fault.target)
+            case Kind.PAUSE_OPERATOR | Kind.PAUSE_AGGREGATOR | Kind.PAUSE_PRODUCER:
+                return _paused(world.program(fault.target))
+            case _:
+                program = world.program(fault.target)
+                program.kill()
+                return program.launch
+        return _nothing
+
+    def _killed_producer(self, name: str) -> Healing:
+        producer = self._world.program(name)
+        assert isinstance(producer, ProducerProgram)
+        producer.kill()
+        return lambda: self._world.begin(producer)
+
+
+def _killed(part: Part) -> Healing:
+    part.kill()
+    return part.start
+
+
+def _paused(part: Part) -> Healing:
+    part.pause()
+    return part.resume
+
+
+def _nothing() -> None:
+    """What is over at once."""
