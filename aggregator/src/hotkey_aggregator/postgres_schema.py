@@ -107,6 +107,7 @@ def try_lock(connection: Connection[Any], purpose: int, schema: str) -> bool:
 
 def migrate(connection: Connection[Any], schema: str, where: str) -> int:
     """Bring the schema to this release's version; the seed of its digests."""
+    _check_encoding(connection, where)
     with connection.transaction():
         connection.execute("set local statement_timeout = 0; set local lock_timeout = 0")
         lock(connection, MIGRATING, schema)
@@ -136,6 +137,17 @@ def migrate(connection: Connection[Any], schema: str, where: str) -> int:
             connection.execute(migration)
         connection.execute("update meta set value = %s where name = 'schema_version'", [str(len(MIGRATIONS))])
         return int(meta(connection, "seed"))
+
+
+def _check_encoding(connection: Connection[Any], where: str) -> None:
+    """Refuse a database that cannot hold every character: one click could stop all flushes for ever."""
+    found = connection.info.parameter_status("server_encoding")
+    if found != "UTF8":
+        raise StoreError(
+            f"the database of the PostgreSQL store {where} has the encoding {found}, expected UTF8: ids and "
+            "names may hold any character. An encoding cannot be changed: name a database that was made by "
+            "create database NAME encoding 'UTF8' locale 'C' template template0"
+        )
 
 
 def meta(connection: Connection[Any], name: str) -> str:

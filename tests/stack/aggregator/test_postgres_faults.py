@@ -326,6 +326,27 @@ def test_a_user_without_rights_is_told_so(postgres: Postgres, store: PostgresSto
     assert not isinstance(refused.value, StoreUnavailableError)
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_character_is_refused_with_what_to_do(
+    postgres: Postgres, schema: str, encoding: str
+) -> None:
+    # given
+    name = f"{schema}_{encoding.lower()}"
+    with administrator(postgres) as admin:
+        admin.execute(f"create database {name} encoding '{encoding}' locale 'C' template template0".encode())
+
+    # when
+    with pytest.raises(StoreError, match=f"{name} has the encoding {encoding}, expected UTF8") as refused:
+        PostgresStore(f"postgresql://postgres@{postgres.address}/{name}", schema=schema)
+
+    # then what it says helps
+    assert not isinstance(refused.value, StoreUnavailableError)
+    _, _, remedy = str(refused.value).partition("made by ")
+    with administrator(postgres) as admin:
+        admin.execute(remedy.replace("NAME", f"{name}_2").encode())
+    PostgresStore(f"postgresql://postgres@{postgres.address}/{name}_2", schema=schema).close()
+
+
 def test_a_schema_of_a_later_release_is_refused_and_left_alone(
     postgres: Postgres, schema: str, store: PostgresStore
 ) -> None:
