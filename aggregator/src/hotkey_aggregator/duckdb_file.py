@@ -157,9 +157,13 @@ class DuckDBFile:
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    is_new = not path.exists()
     try:
         return duckdb.connect(path, config=dict(_CONFIG))
     except duckdb.Error as error:
+        if is_new and not _is_locked(error):
+            # DuckDB would take what it could not finish for no file of its own.
+            path.unlink(missing_ok=True)
         raise _connect_error(path, error) from error
 
 
@@ -180,4 +184,8 @@ def _connect_error(path: Path, error: duckdb.Error) -> StoreError:
         return StoreError(
             f"the store {path} cannot be made: the folder {path.parent} does not exist; make it"
         )
-    return StoreError(f"the store {path} cannot be opened: {message}")
+    # DuckDB does not tell which of these pass: ending shows it at once, and a supervisor tries again.
+    return StoreError(
+        f"the store {path} cannot be opened: {message}. Nothing in it was changed. Repair the cause (disk "
+        "space, rights, memory), or name another file with --db if this is none of ours; then start again"
+    )

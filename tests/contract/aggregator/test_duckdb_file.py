@@ -257,6 +257,35 @@ def test_a_full_disk_makes_the_store_unavailable_until_there_is_room(tmp_path: P
     assert lines[3].startswith(f"then {size} Totals(clicks={size + 1_000}, event_ids={size + 1_000},"), lines
 
 
+NO_ROOM_AT_THE_START = """
+import resource, sys
+from hotkey_aggregator import _cli, duckdb_store
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+flags = ["--bootstrap-servers=127.0.0.1:1", "--topic=clicks", f"--db={sys.argv[1]}", "--http-port=0"]
+sys.exit(_cli.main(["run", *flags]))
+"""
+
+
+def test_a_file_that_cannot_be_opened_for_a_passing_reason_ends_the_start_with_what_to_do(
+    tmp_path: Path,
+) -> None:
+    # given a disk without room, when
+    path = tmp_path / "counts.duckdb"
+    done = run_child(NO_ROOM_AT_THE_START, str(path))
+
+    # then it ends and says what to do
+    assert done.returncode == 1, done.stderr
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(f"hotkey-aggregator: the store {path} cannot be opened: ")
+    assert "Repair the cause (disk space, rights, memory), " in told
+
+    # and a start with room finds nothing in its way
+    store = DuckDBStore(path)
+    assert store.commit(flush(Row("1"))).counted == 1
+    store.close()
+
+
 def test_a_second_process_on_the_file_is_told_who_has_it(tmp_path: Path) -> None:
     # given a process that has the file open
     path = tmp_path / "counts.duckdb"
