@@ -207,10 +207,11 @@ class Pending:
             before = self.position(source)
             epoch, offset = record.leader_epoch(), record.offset()
             assert offset is not None
+            mark = _no_later_than_sent(int(newest[number]), record)
             self._next[source] = Position(
                 offset + 1,
                 -1 if epoch is None else epoch,
-                max(int(newest[number]), -1 if before is None else before.event_time),
+                max(mark, -1 if before is None else before.event_time),
             )
 
     def _letter(self, rows: Rows, index: int, error: NotAClickError) -> DeadLetter:
@@ -228,6 +229,16 @@ class Pending:
         kept = (letter.key, *(value for _, value in letter.headers))
         self._bytes += sum(len(one) for one in kept if one) + sum(len(name) for name, _ in letter.headers)
         return letter
+
+
+def _no_later_than_sent(time: int, last: Record) -> int:
+    """The newest click's time, or that at which the last record of its batch was sent, if that is earlier.
+
+    What is later was made by a clock that was ahead. In a backlog of yesterday one such click would say that
+    all up to now was read. Unix milliseconds; a record of an old format bears no time, and bounds nothing.
+    """
+    _, sent = last.timestamp()
+    return time if sent < 0 else min(time, sent)
 
 
 def _next_offset(position: Position | None) -> int | None:

@@ -17,6 +17,7 @@ from hotkey_aggregator.windows import Source
 
 NOW = 1_800_000_000_000
 P0, P1 = Source("clicks", 0, "id-1"), Source("clicks", 1, "id-1")
+DAY = 24 * HOUR_MILLISECONDS
 P0_ANEW = Source("clicks", 0, "id-2")
 
 
@@ -28,6 +29,7 @@ class Read:
     at: int
     body: bytes | None
     epoch: int | None = 3
+    sent: int = NOW
 
     def topic(self) -> str:
         return self.place.topic
@@ -48,7 +50,7 @@ class Read:
         return [("trace", b"1"), ("none", None)]
 
     def timestamp(self) -> tuple[int, int]:
-        return (1, 77)
+        return (1, self.sent)
 
     def leader_epoch(self) -> int | None:
         return self.epoch
@@ -145,7 +147,7 @@ def test_a_bad_record_moves_the_offset_and_is_kept_whole() -> None:
         b"nike:7",
         b"bad",
         (("trace", b"1"), ("none", None)),
-        77,
+        NOW,
     )
     assert [move.position.next_offset for move in flush.moves] == [3]
     assert where(flush) == {"a": (P0, 1)}
@@ -288,6 +290,30 @@ def test_a_partition_can_be_set_to_another_place() -> None:
     pending.reposition(P0, 25)
     assert pending.take(read(P0, "a", start=25), NOW) == []
     assert [(m.expected, m.position.next_offset) for m in pending.flush(NOW).moves] == [(10, 26)]
+
+
+@pytest.mark.parametrize("ahead", [1, DAY // 2, DAY])
+def test_a_click_of_a_clock_that_runs_ahead_does_not_complete_a_backlog_that_was_not_read(ahead: int) -> None:
+    # given a backlog of yesterday, in which one click was made by a clock that was ahead
+    pending, yesterday = assigned(P0), NOW - DAY
+    times = [yesterday, yesterday + 5, yesterday + ahead, yesterday + 7, yesterday + 8]
+    backlog = [
+        Read(P0, offset, value(f"e{offset}", time), sent=yesterday + 10 * offset)
+        for offset, time in enumerate(times)
+    ]
+
+    # when
+    pending.take(backlog, NOW)
+
+    # then the log is read up to when the last of it was sent, at most
+    (move,) = pending.flush(NOW).moves
+    assert move.position.event_time == min(max(times), yesterday + 40)
+
+
+def test_a_record_that_bears_no_time_bounds_no_mark() -> None:
+    pending = assigned(P0)
+    pending.take([Read(P0, 0, value("a", NOW - 9), sent=-1)], NOW)
+    assert [move.position.event_time for move in pending.flush(NOW).moves] == [NOW - 9]
 
 
 def test_a_clock_that_runs_ahead_does_not_complete_a_time_that_has_not_come() -> None:
