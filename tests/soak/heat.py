@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-SURGE = 1.6
+SURGE = 1.8
 """What is sent in a surge, in usual rates. The policy's trigger lies between."""
 AGAIN = 0.2
 """The part of hot keys that were hot before: the operator keeps those longer, as they may flap."""
@@ -41,6 +41,6 @@ def phases(chance: random.Random) -> Iterator[Phase]:
         yield Phase(at, 1.0, spread)
         at += chance.uniform(8, 12)
         yield Phase(at, SURGE, {key(): round(chance.uniform(0.5, 0.6), 3)})
-        at += chance.uniform(11, 15)
+        at += chance.uniform(14, 18)
         yield Phase(at, 1.0, {})
         at += chance.uniform(5, 9)

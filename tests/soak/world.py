@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from devstack import Stack, crds, tools
-from devstack.part import Place
+from devstack.part import Place, together
 from devstack.ports import free_ports
 from devstack.valkey import Valkey
 from hotkey_aggregator.postgres_store import PostgresStore
@@ -123,7 +123,7 @@ class World:
             self._orders.write(self.orders_file)
 
     def start(self) -> None:
-        """Bring up the stack and everything on it; the orders are for nothing to be sent."""
+        """Bring up the stack and everything on it; returns when clicks are sent and counted."""
         self.stack.start()
         kubectl = Command(tools.kubectl(), (f"--kubeconfig={self.stack.kubernetes.kubeconfig}",))
         crds.install(kubectl, ROOT / "crds")
@@ -135,8 +135,9 @@ class World:
         self.operator = OperatorProgram(self._place, next(ports), self._operator_environment())
         self.operator.start()
         self.scene.wait_for_condition(POLICY, "Governing")
-        self.order()
+        self.order(rate=self.scale.rate / PRODUCERS)
         self._start_clients(ports)
+        together([each.wait_until_ready for each in (*self.aggregators, *self.producers)])
 
     def _make_topic(self) -> None:
         admin = AdminClient({"bootstrap.servers": self.stack.kafka.bootstrap, "log_level": 0})
