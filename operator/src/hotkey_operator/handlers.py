@@ -21,6 +21,7 @@ from hotkey_operator.adapters.dimensions import parse_json_path
 from hotkey_operator.adapters.kubernetes import GROUP, POLICIES, VERSION, KubernetesTables
 from hotkey_operator.claims import Claim, rival
 from hotkey_operator.engine.attention import quiet_seconds
+from hotkey_operator.engine.consent import allowed_topics
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Condition, EmitEvent, StoredTable, Unreadable
 from hotkey_operator.engine.reasons import ConditionType, Reason
@@ -33,6 +34,7 @@ from hotkey_operator.resting import TURN_SECONDS, Next, Rest, Told
 from hotkey_operator.status import FIGURES_SECONDS, Pace, conditions_of, policy_status, table_status
 
 BURIAL_SECONDS = 2.0
+HURRY_SECONDS = 0.05
 PREFIX = "hotkeys.dev"
 _OWN_EVENTS = frozenset(
     {Reason.INVALID_SPEC, Reason.TABLE_CONFLICT, Reason.KUBERNETES_UNAVAILABLE, Reason.REDIS_UNAVAILABLE}
@@ -101,7 +103,8 @@ class Governor:
                     if step in (Next.TURN, Next.LOOK):
                         await self._turn(governed, body, claims, step)
                 self._heartbeats.beat(governed.ref, clock())
-                due = max(due + TURN_SECONDS, clock())
+                hurries = governed.turn is not None and governed.turn.hurries
+                due = clock() + HURRY_SECONDS if hurries else max(due + TURN_SECONDS, clock())
                 await stopped.wait(due - clock())
         finally:
             self._partitions.pop(governed.ref, None)
@@ -200,7 +203,7 @@ class Governor:
     async def _due(self, governed: _Governed, body: kopf.Body, claims: Claims) -> Next:
         """What to do now. A glance is taken already: where it finds the table lost, a turn is due."""
         older = rival(claims.get(str(body.spec.get("topic", "")), ()), str(body.metadata["uid"]))
-        told = Told(int(body.metadata.get("generation", 0)), older)
+        told = Told(int(body.metadata.get("generation", 0)), older, _allowed(body))
         turn = governed.turn
         rests = turn is not None and turn.rests
         step = governed.rest.next(told, rests, time.monotonic(), self._pace, self._random.random())
@@ -213,6 +216,7 @@ class Governor:
 
     async def _step(self, governed: _Governed, body: kopf.Body, claims: Claims, step: Next) -> Outcome:
         spec, mistake = _read(body.spec)
+        spec = replace(spec, allowed_topics=_allowed(body))
         if not spec.topic:
             return Outcome(mistake=mistake)
         if governed.turn is None:
@@ -340,6 +344,10 @@ def _read(spec: Mapping[str, Any]) -> tuple[PolicySpec, str | None]:
         topic = spec.get("topic")
         return PolicySpec(topic=topic if isinstance(topic, str) else "", suspend=True), str(error)
     return parsed, None
+
+
+def _allowed(body: kopf.Body) -> frozenset[tuple[str, str]]:
+    return allowed_topics(dict(body.metadata.annotations))
 
 
 def _check_path(path: str | None, field: str) -> None:

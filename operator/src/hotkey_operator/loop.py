@@ -82,6 +82,7 @@ class Turn:
         self._conflict: str | None = None
         self._paused_at = float("-inf")
         self._rests_on: Held | None = None
+        self.hurries = False  # a topic was made: until its id is recorded, it would be lost with this process
 
     @property
     def rests(self) -> bool:
@@ -125,7 +126,7 @@ class Turn:
         After a lost compare-and-set it stands by for a while and then begins anew from what it reads.
         `pace_seconds`: how often a quiet partition is read.
         """
-        self._rests_on = None
+        self._rests_on, self.hurries = None, False
         if within(now, self._paused_at, CONFLICT_PAUSE_SECONDS):
             return Outcome(standing_by=self._conflict)
         stages = Stages(self._clock)
@@ -161,6 +162,7 @@ class Turn:
             self._conflict = applied.conflict
             self._paused_at = now
         elif applied.unwritten is None:
+            self.hurries = any(attempt.topic_id for attempt in applied.topics)
             self.memory = replace(memory, topics=attempted(memory.topics, applied.topics, now))
 
     async def _forget(self, observation: Observation) -> None:

@@ -30,6 +30,7 @@ class Told:
 
     generation: int
     rival: str | None
+    allowed_topics: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from hotkey_sdk.routing.table import Table
 
 FIGURES_SECONDS = 5.0
 _MAX_KEYS = 50
+_OPTIONAL = ConditionType.DEDICATED_TOPICS_READY
 
 
 @dataclass(slots=True)
@@ -54,6 +55,10 @@ def policy_status(
     """The status to merge into the policy's. `previous`: the status that it holds; `now`: unix seconds."""
     told = conditions_of(outcome)
     held = list(previous.get("conditions") or ())
+    if outcome.decision is not None and not any(each.type is _OPTIONAL for each in told):
+        held = [
+            each for each in held if each.get("type") != _OPTIONAL
+        ]  # the policy has no such topics any more
     status: dict[str, Any] = {"observedGeneration": generation}
     status["conditions"] = conditions(told, generation=generation, now=now, previous=held)
     if outcome.decision is None:

@@ -57,9 +57,10 @@ def _dedicated(
 ) -> Dedication:
     """The standing table with the outcome's routes to the base topic, and its dedicated topics a step on."""
     topics = own_topic.watched(s, stands.table, s.memory.topics)
-    wanted, topics = own_topic.sure(own_topic.wants(s, outcome), topics, s.at)
+    needed = [*own_topic.wants(s, outcome), *own_topic.outgrown(s, stands.table.topics, topics)]
+    wanted, topics = own_topic.sure(needed, topics, s.at)
     if s.spec.suspend:
-        return Dedication(stands.table, topics)
+        return dedicate(s, observation, stands.table, (), topics)
     own = [route for route in stands.table.routes if route.key in s.aside]
     based = outcome.routes if s.spec.acts else ()
     is_new = based != base_view(stands.table).routes or outcome.reason is Reason.REPARTITIONED
@@ -73,10 +74,9 @@ def _dedicated(
 
 def _table(s: Situation, observation: Observation, stands: Standing, dedication: Dedication) -> Table:
     """The table that shall stand, under the next epoch where it is not the standing one."""
-    if s.spec.suspend:
-        return stands.table
     table = dedication.table
-    table = msgspec.structs.replace(table, dimensions=declared(s.spec, stands.table, table.routes))
+    if not s.spec.suspend:
+        table = msgspec.structs.replace(table, dimensions=declared(s.spec, stands.table, table.routes))
     return stands.table if table == stands.table else at_next_epoch(table, observation)
 
 

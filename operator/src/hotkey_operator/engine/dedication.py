@@ -17,6 +17,7 @@ from hotkey_operator.engine.dedicated import (
     Effect,
     Event,
     Known,
+    Move,
     like,
     move,
     readers,
@@ -31,21 +32,21 @@ from hotkey_operator.engine.model import (
     TopicConfig,
     TopicSeen,
 )
-from hotkey_operator.engine.own_topic import Want
-from hotkey_operator.engine.placement import Ground, HotKey, in_table_order, plan
+from hotkey_operator.engine.own_topic import Want, own_route
+from hotkey_operator.engine.placement import in_table_order
+from hotkey_operator.engine.read_set import READ_AT_MOST, gone, is_alike, read_set
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import Ordering
 from hotkey_operator.engine.topic_memory import STRANGE_SECONDS, TopicMemory
-from hotkey_operator.engine.truth import next_epoch
+from hotkey_operator.engine.truth import left_by, next_epoch
 from hotkey_operator.engine.wording import count, name
 from hotkey_sdk.routing.codec import TableError, encode
-from hotkey_sdk.routing.names import dedicated_name, dedicated_prefix
-from hotkey_sdk.routing.table import DedicatedTopic, Phase, RecordKey, Route, Shard, Table
+from hotkey_sdk.routing.names import dedicated_name
+from hotkey_sdk.routing.table import DedicatedTopic, Phase, Route, Table
 
 NOTHING_SEEN = DedicatedSeen()
-STRANGERS_TOLD = 3
 _IN_USE = frozenset({Phase.PREPARE, Phase.ACTIVE, Phase.RETURN})
 
 
@@ -63,7 +64,8 @@ class Note:
 class Dedication:
     """The table with its dedicated topics one step on, what is to be made, and what is to be told.
 
-    `blocked`: what keeps keys from topics of their own, for the condition.
+    `blocked`: what keeps keys from topics of their own, for the condition. `planned`: what would be prepared
+    if the policy's mode allowed it.
     """
 
     table: Table
@@ -71,6 +73,7 @@ class Dedication:
     actions: tuple[Action, ...] = ()
     notes: tuple[Note, ...] = ()
     blocked: tuple[Note, ...] = ()
+    planned: tuple[Want, ...] = ()
 
 
 def base_view(table: Table) -> Table:
@@ -87,14 +90,20 @@ def aside(table: Table) -> frozenset[bytes]:
 def dedicate(
     s: Situation, observation: Observation, table: Table, wanted: Sequence[Want], memory: TopicMemory
 ) -> Dedication:
-    """One step of every topic of `table`, which holds the base topic's routes as they shall stand."""
-    if s.spec.suspend:
-        return Dedication(table, memory)
-    step = _Step(s, observation, table, wanted, memory)
+    """One step of every topic of `table`, which holds the base topic's routes as they shall stand.
+
+    Where the policy is suspended or only watches nothing is made, taken or activated. What safety demands is
+    done all the same: writes go back to base, and what may hold records is read.
+    """
+    acts = s.spec.acts and not s.spec.suspend
+    step = _Step(s, observation, table, wanted if acts else (), memory)
     step.advance()
-    step.assign()
-    step.stock()
-    return step.done()
+    if acts:
+        step.admit()
+        step.assign()
+        step.stock()
+    done = step.done()
+    return done if acts or s.spec.suspend else replace(done, planned=tuple(wanted))
 
 
 @dataclass(slots=True)
@@ -127,24 +136,38 @@ class _Step:
             known = self._known(topic)
             seen, moves = move(topic, known)
             if seen is Event.STRANGE and not topic.topic_id and self._may_be_anothers(topic):
-                seen, moves = Event.UNSEEN, replace(moves, to=topic.phase)
+                seen, moves = Event.UNSEEN, Move(topic.phase)
             if seen is Event.READY and not self._activate(topic):
-                moves = replace(moves, to=topic.phase)
+                moves = Move(topic.phase)
             if moves.effect is Effect.CREATE:
                 self._make(topic)
             self._tell(topic, seen, moves.to, known)
-            if topic.phase is Phase.ACTIVE and moves.to is not Phase.ACTIVE:
-                self._give_back(topic)
+            if topic.phase is Phase.ACTIVE:
+                (self._replan if moves.to is Phase.ACTIVE else self._give_back)(topic)
             if moves.to is None:
                 continue
             topic_id = known.made if moves.effect is Effect.RECORD else topic.topic_id
             key = self.claims[topic.name].key if seen is Event.CLAIMED else topic.key
             self.topics.append(msgspec.structs.replace(topic, phase=moves.to, topic_id=topic_id, key=key))
 
+    def admit(self) -> None:
+        """Topics that are in no phase and that a person allows by name and id: they are idle ones of ours."""
+        listed = {topic.name for topic in self.table.topics}
+        for each, topic_id in sorted(self.s.spec.allowed_topics):
+            found = self.seen.topics.get(each)
+            if found is None or found.topic_id != topic_id or each in listed:
+                continue
+            if not is_alike(self.table.stream.topic, each):
+                continue
+            self.topics.append(DedicatedTopic(each, found.partitions, Phase.IDLE, topic_id))
+            self._note(
+                Reason.TOPIC_ALLOWED, f"topic {each} is allowed by an annotation: it is idle now", None
+            )
+
     def assign(self) -> None:
         """A new name for the first key that needs a topic and has none, where no idle one fits it."""
         want = self._next()
-        if want is None or self.claims or not self._has_room(want):
+        if want is None or self.claims or self._is_limited(want.why, want.key) or not self._has_room(want):
             return
         fresh = self._named(want.partitions, want.key)
         less = "; limits.maxDedicatedPartitions allows no more" if want.capped else ""
@@ -152,12 +175,15 @@ class _Step:
         self._note(Reason.PREPARING, f"{want.why}; topic {size} is prepared", want.key)
 
     def _next(self) -> Want | None:
-        """The biggest key that needs a topic and is not on its way into or out of one."""
-        busy = {topic.key for topic in self.table.topics if topic.phase in _IN_USE}
-        return next((want for want in self.wanted if want.key not in busy), None)
+        """The first key that needs a topic, is not on its way into or out of one and has none as big."""
+        return next((want for want in self.wanted if self._may_begin(want)), None)
+
+    def _may_begin(self, want: Want) -> bool:
+        own = [topic for topic in self.table.topics if topic.key == want.key and topic.phase in _IN_USE]
+        return all(topic.phase is Phase.ACTIVE and topic.partitions < want.partitions for topic in own)
 
     def _claimed(self) -> dict[str, Want]:
-        want = self._next()
+        want = None if self.s.is_rate_limited() else self._next()
         idle = self._idle_for(want) if want is not None else None
         return {idle.name: want} if want is not None and idle is not None else {}
 
@@ -165,9 +191,9 @@ class _Step:
         """A warm topic where fewer are ready than the policy asks for."""
         spec = self.s.spec
         ready = sum(topic.phase is Phase.IDLE or topic.key is None for topic in self.topics)
-        if not spec.dedicated.enabled or not spec.acts or ready >= spec.dedicated.warm or self.named:
+        if not spec.dedicated.enabled or ready >= spec.dedicated.warm or self.named:
             return
-        if self.s.topic.compacted or self._count() >= spec.limits.max_dedicated_topics:
+        if self.s.topic.compacted or self.s.is_rate_limited() or not self._is_free():
             return
         one = spec.spread.ordering is Ordering.PER_KEY
         size = 1 if one else spec.dedicated.partitions or self.s.topic.partitions
@@ -175,13 +201,15 @@ class _Step:
 
     def done(self) -> Dedication:
         memory = replace(self.memory, strange_since=self.strange)
+        if self.topics and self.seen.failure is not None:
+            self._block(Reason.KAFKA_UNAVAILABLE, f"topics stay as they are: {self.seen.failure}", None)
         table = msgspec.structs.replace(
             self.table,
             topics=tuple(self.topics),
             routes=in_table_order(self.routes.values()),
             read_set=self._read_set(),
         )
-        return Dedication(table, memory, tuple(self.actions), tuple(self.notes), tuple(self.blocked))
+        return Dedication(left_by(table), memory, tuple(self.actions), tuple(self.notes), tuple(self.blocked))
 
     def _known(self, topic: DedicatedTopic) -> Known:
         at, seen = self.observation.at, self.seen
@@ -228,19 +256,42 @@ class _Step:
         return within(self.observation.at, since, STRANGE_SECONDS)
 
     def _activate(self, topic: DedicatedTopic) -> bool:
-        """Point the key's route at the topic; False where a table cannot hold it."""
+        """Point the key's route at the topic; False where that must wait, or a table cannot hold it."""
         assert topic.key is not None
-        route = own_route(self.s, topic, self.table.route(topic.key))
+        if self.s.spec.suspend or self._is_limited(f"topic {topic.name} is ready", topic.key):
+            return False
+        return self._point(topic, own_route(self.s, topic, self.table.route(topic.key)))
+
+    def _replan(self, topic: DedicatedTopic) -> None:
+        """Spread the key anew over its own topic where the policy's `spread` is not what it was."""
+        route = self.routes.get(topic.key) if topic.key is not None else None
+        if route is None or self.s.spec.suspend or self.s.allows(route):
+            return
+        fresh = own_route(self.s, topic, route)
+        if fresh != route and self._point(topic, fresh):
+            what = (
+                f"the policy's spread changed; key {name(route.key)} is spread anew over topic {topic.name}"
+            )
+            self._note(Reason.RESPREAD, what, route.key)
+
+    def _point(self, topic: DedicatedTopic, route: Route) -> bool:
+        """Let the key's records go by `route` to its own topic; False where a table cannot hold it."""
         active = msgspec.structs.replace(topic, phase=Phase.ACTIVE)
         topics = tuple(active if each.name == topic.name else each for each in self.table.topics)
-        routes = in_table_order({**self.routes, topic.key: route}.values())
+        routes = in_table_order({**self.routes, route.key: route}.values())
         try:
             encode(msgspec.structs.replace(self.table, topics=topics, routes=routes))
         except TableError as error:
-            self._block(Reason.TOO_MANY_HOT_KEYS, f"key {name(topic.key)} stays as it is: {error}", topic.key)
+            self._block(Reason.TOO_MANY_HOT_KEYS, f"key {name(route.key)} stays as it is: {error}", route.key)
             return False
-        self.routes[topic.key] = route
+        self.routes[route.key] = route
         return True
+
+    def _is_limited(self, what: str, key: bytes) -> bool:
+        if self.s.is_rate_limited():
+            most = f"limits.changesPerMinute is {self.s.spec.limits.changes_per_minute}"
+            self._block(Reason.RATE_LIMITED, f"{what}, but {most}: it waits", key)
+        return self.s.is_rate_limited()
 
     def _give_back(self, topic: DedicatedTopic) -> None:
         self.routes = {key: route for key, route in self.routes.items() if route.topic != topic.name}
@@ -249,7 +300,8 @@ class _Step:
         """Make the topic, once the object lists it, after a pause where that failed."""
         stored, config = self.observation.stored, self._needed(topic.partitions)
         listed = stored is not None and stored.table.dedicated(topic.name) == topic
-        if listed and config is not None and self.memory.may_try(topic.name, self.observation.at):
+        may = listed and not self.s.spec.suspend and self.memory.may_try(self.observation.at)
+        if may and config is not None:
             self.actions.append(CreateTopic(topic.name, topic.partitions, config))
 
     def _idle_for(self, want: Want) -> DedicatedTopic | None:
@@ -266,16 +318,20 @@ class _Step:
         return min(fits, key=lambda topic: (topic.partitions, topic.name), default=None)
 
     def _has_room(self, want: Want) -> bool:
-        limit, used = self.s.spec.limits.max_dedicated_topics, self._count()
-        if used >= limit:
-            many = f"limits.maxDedicatedTopics is {limit}, and none of the {used} is free and big enough"
+        if not self._is_free():
+            limit, all_read = self.s.spec.limits.max_dedicated_topics, len(self._read_set())
+            used = f"none of the {len(self.topics)} is free and big enough"
+            many = f"limits.maxDedicatedTopics is {limit}, and {used}"
+            if all_read >= READ_AT_MOST:
+                many = f"consumers read {all_read} topics: delete those that are empty and in no table"
             self._block(Reason.TOO_MANY_DEDICATED_TOPICS, f"{want.why}; {many}", want.key)
-        return used < limit and not self.named
+            return False
+        return not self.named
 
-    def _count(self) -> int:
-        """Topics that are listed, and those that are only named like them: all of them are there."""
-        listed = {topic.name for topic in self.topics}
-        return len(listed | set(self.memory.alike))
+    def _is_free(self) -> bool:
+        """Whether one more topic may be made: those that are in no phase count to no limit of the policy."""
+        limit = self.s.spec.limits.max_dedicated_topics
+        return len(self.topics) < limit and len(self._read_set()) < READ_AT_MOST
 
     def _named(self, partitions: int, key: bytes | None) -> DedicatedTopic:
         self.named = True
@@ -287,23 +343,9 @@ class _Step:
         return topic
 
     def _read_set(self) -> tuple[str, ...]:
-        """All that was read before and may exist, all that is listed, and what is only named like it."""
-        base = self.table.stream.topic
-        listed = [topic.name for topic in self.topics]
-        alike = [each for each in self.memory.alike if each.startswith(dedicated_prefix(base))]
-        names = dict.fromkeys((base, *self.table.read_set, *listed, *alike))
-        gone = self._gone() - set(listed)
-        return tuple(each for each in names if each not in gone)
-
-    def _gone(self) -> set[str]:
-        """Names that are in no phase and, as just listed, of no topic: nobody can ever write to them."""
-        seen = self.seen
-        if seen.alike is None or self.observation.stored is None:
-            return set()
-        prefix = dedicated_prefix(self.table.stream.topic)
-        before = {each for each in self.observation.stored.table.read_set if each.startswith(prefix)}
-        used = {topic.name for topic in self.observation.stored.table.topics}
-        return before - used - set(seen.alike)
+        stored, alike = self.observation.stored, self.seen.alike
+        left = gone(stored.table, alike) if stored is not None and alike is not None else set()
+        return read_set(self.table, self.topics, self.memory.alike, left)
 
     def _note(self, reason: Reason, message: str, key: bytes | None) -> None:
         self.notes.append(Note(reason, message, key, change=True))
@@ -327,7 +369,7 @@ class _Step:
             blocked = self._blocked(topic)
             if blocked is not None:
                 self._block(blocked.reason, blocked.message, key)
-        elif seen is Event.ABSENT and (failure := self.memory.failures.get(topic.name)) is not None:
+        elif seen is Event.ABSENT and (failure := self.memory.failure) is not None:
             tries = count(failure.times, "attempt")
             self._block(failure.reason, f"{where} cannot be made ({tries}): {failure.problem}", key)
         elif seen is Event.WEAKER:
@@ -335,21 +377,6 @@ class _Step:
         elif to is None and seen in (Event.STRANGE, Event.GONE):
             what = "does not exist any more" if seen is Event.GONE else "was made by somebody else"
             self._note(Reason.TOPIC_REPLACED, f"{where} {what}: it is not written again", key)
-
-
-def strangers(table: Table, alike: Sequence[str]) -> Note | None:
-    """The topics that are named like ours and in no phase; they are read, and a person should look."""
-    listed = {topic.name for topic in table.topics}
-    found = sorted(each for each in alike if each not in listed)
-    if not found:
-        return None
-    shown = ", ".join(found[:STRANGERS_TOLD])
-    more = f" and {len(found) - STRANGERS_TOLD} more" if len(found) > STRANGERS_TOLD else ""
-    return Note(
-        Reason.UNLISTED_TOPIC,
-        f"{shown}{more}: named like a dedicated topic of this stream and in no table, so it is read and "
-        "never written; delete it once it is empty",
-    )
 
 
 def _why_back(seen: Event, known: Known, where: str) -> tuple[Reason, str]:
@@ -361,21 +388,3 @@ def _why_back(seen: Event, known: Known, where: str) -> tuple[Reason, str]:
         case Event.WEAKER:
             return Reason.WEAKER_THAN_BASE, f"{where}: {'; '.join(known.weaker)}"
     return Reason.RETURNED_TO_BASE, "it needs no topic of its own any more"
-
-
-def own_route(s: Situation, topic: DedicatedTopic, before: Route | None) -> Route:
-    """The route of a key over all of its own topic, by the dimensions that it was spread by before."""
-    assert topic.key is not None
-    if s.spec.spread.ordering is Ordering.PER_KEY:
-        return Route(topic.key, topic.name, (), RecordKey.PRESERVE, (Shard(0, 0),), (0,))
-    by = before.by if before is not None else (s.spec.spread.by or ((),))[0]
-    ground = Ground(
-        background=(0.0,) * topic.partitions,
-        topic=topic.name,
-        seed=s.table.seed,
-        record_key=s.spec.spread.record_key,
-        max_shards=topic.partitions,
-    )
-    load = s.keys[topic.key].total if topic.key in s.keys else 0.0
-    (route,) = plan(ground, [HotKey(topic.key, max(load, 1.0), by)]).routes
-    return route

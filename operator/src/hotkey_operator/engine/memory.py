@@ -16,7 +16,7 @@ from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
 from hotkey_operator.engine.spec import Metrics, PolicySpec, Source
 from hotkey_sdk.routing.partitioner import partition_for
-from hotkey_sdk.routing.table import Table
+from hotkey_sdk.routing.table import Phase, Table
 
 TABLES_KEPT = 8  # to attribute what was sent under an earlier one
 NATURAL_KEYS_KEPT = 4_096
@@ -39,7 +39,7 @@ class Memory:
     minute. `evidence`: the last sample of a partition, digested. `over_since`: partitions over the trigger.
     `cool_since`: routed keys that could be merged back. `table`: the last table seen in the object;
     `previous`: those before it, the newest last. `changed_at`: when a key's route was seen to change, lately.
-    `changes`: route changes of the last minute. `lags`: how far consumer groups are behind.
+    `changes`: of routes, and topics begun, in the last minute. `lags`: how far consumer groups are behind.
     `natural_keys`: sampled keys that could be mistaken for a shard's. `told`: when an Event was last given.
     """
 
@@ -163,11 +163,17 @@ def _table_seen(memory: Memory, observation: Observation) -> Memory:
         table=table,
         previous=(*memory.previous, memory.table)[-TABLES_KEPT:],
         changed_at={**memory.changed_at, **dict.fromkeys(changed, at)},
-        changes=(*changes, at) if changed else changes,
+        changes=(*changes, at) if changed or begun(memory.table, table) else changes,
         cool_since={key: since for key, since in memory.cool_since.items() if key not in changed},
         coarse_since={key: since for key, since in memory.coarse_since.items() if key not in changed},
         flaps=flapping.seen(memory.flaps, memory.table, table, at),
     )
+
+
+def begun(old: Table, new: Table) -> bool:
+    """Whether the preparation of a dedicated topic began; that it is written or left, routes tell."""
+    before = {topic.name for topic in old.topics if topic.phase is Phase.PREPARE}
+    return any(topic.phase is Phase.PREPARE and topic.name not in before for topic in new.topics)
 
 
 def changed_keys(old: Table, new: Table) -> list[bytes]:

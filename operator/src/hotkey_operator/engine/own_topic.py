@@ -3,17 +3,18 @@
 A key needs one when it does not fit on the base topic with the others even when all are spread over all of
 its partitions, that is when the mean partition is over the trigger; or when the policy's order allows no
 shards. It goes back when its home partition would stay cool with all of it, or when it is too small to
-matter.
+matter. A key that outgrows its topic needs a bigger one: it is prepared while the key still has the other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hotkey_operator.engine.heavy import KeyLoad
+from hotkey_operator.engine.placement import Ground, HotKey, plan
 from hotkey_operator.engine.pressure import HEAVY, stays_cool
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.situation import TURN_SECONDS, Situation
@@ -21,7 +22,7 @@ from hotkey_operator.engine.spec import Ordering
 from hotkey_operator.engine.topic_memory import TopicMemory
 from hotkey_operator.engine.wording import count, name
 from hotkey_sdk.routing.partitioner import partition_for
-from hotkey_sdk.routing.table import DedicatedTopic, Phase, Table
+from hotkey_sdk.routing.table import DedicatedTopic, Phase, RecordKey, Route, Shard, Table
 
 if TYPE_CHECKING:
     from hotkey_operator.engine.routing import Outcome
@@ -42,8 +43,8 @@ class Want:
 
 
 def wants(s: Situation, outcome: Outcome) -> list[Want]:
-    """The plain and spread keys that need a topic now, the biggest first. Empty where there may be none."""
-    if not s.spec.dedicated.enabled or not s.spec.acts or s.spec.suspend or s.topic.compacted:
+    """The plain and spread keys that need a topic now, the biggest first, whatever the policy's mode."""
+    if not s.spec.dedicated.enabled or s.spec.suspend or s.topic.compacted:
         return []
     if s.now is None or not s.long_hot:
         return []
@@ -54,6 +55,28 @@ def wants(s: Situation, outcome: Outcome) -> list[Want]:
     heavy = [load for load in s.keys.values() if load.surely >= HEAVY * s.mean and load.key not in s.aside]
     heavy.sort(key=lambda load: (-load.total, load.key))
     return [_want(s, load, _does_not_fit(s, load)) for load in heavy[:1]]
+
+
+def outgrown(s: Situation, topics: Sequence[DedicatedTopic], memory: TopicMemory) -> list[Want]:
+    """The keys whose own topic is over the trigger on its mean partition, or smaller than the policy says."""
+    if not s.spec.dedicated.enabled or s.spec.suspend:
+        return []
+    found = [
+        _bigger(s, topic.key, topic, memory.rate(topic.name) or 0.0)
+        for topic in topics
+        if topic.phase is Phase.ACTIVE and topic.key is not None
+    ]
+    return sorted((each for each in found if each is not None), key=lambda each: -each.records_per_second)
+
+
+def _bigger(s: Situation, key: bytes, topic: DedicatedTopic, rate: float) -> Want | None:
+    most = s.spec.limits.max_dedicated_partitions
+    needed = partitions_for(s, rate)
+    if partitions_for(s, rate, fill=1.0) <= topic.partitions or min(needed, most) <= topic.partitions:
+        return None
+    why = f"key {name(key)} carries {rate:,.0f} records/s and needs {count(needed, 'partition')}"
+    why += f", its topic {topic.name} has {topic.partitions}"
+    return Want(key, rate, min(needed, most), why, capped=needed > most)
 
 
 def overflows(s: Situation, part: float = 1.0) -> bool:
@@ -82,10 +105,10 @@ def _want(s: Situation, load: KeyLoad, why: str) -> Want:
     return Want(load.key, records, min(needed, most), why, capped=needed > most)
 
 
-def partitions_for(s: Situation, records_per_second: float) -> int:
+def partitions_for(s: Situation, records_per_second: float, fill: float = FILL) -> int:
     """How many partitions a key of this rate gets.
 
-    One where order is kept per key, else those that the policy names, else as many as keep each at `FILL` of
+    One where order is kept per key, else those that the policy names, else as many as keep each at `fill` of
     the trigger.
     """
     if s.spec.spread.ordering is Ordering.PER_KEY:
@@ -94,9 +117,9 @@ def partitions_for(s: Situation, records_per_second: float) -> int:
         return s.spec.dedicated.partitions
     trigger, needed = s.spec.trigger, 1.0
     if trigger.records_per_second is not None:
-        needed = max(needed, records_per_second / (FILL * trigger.records_per_second))
+        needed = max(needed, records_per_second / (fill * trigger.records_per_second))
     if trigger.bytes_per_second is not None:
-        needed = max(needed, records_per_second * s.record_bytes() / (FILL * trigger.bytes_per_second))
+        needed = max(needed, records_per_second * s.record_bytes() / (fill * trigger.bytes_per_second))
     return math.ceil(min(needed, 1e6))
 
 
@@ -115,7 +138,8 @@ def _does_not_fit(s: Situation, load: KeyLoad) -> str:
 
 def watched(s: Situation, table: Table, memory: TopicMemory) -> TopicMemory:
     """The memory with the keys that have a topic, or get one, and are cool this turn."""
-    keys = {topic.key: topic for topic in table.topics if _has_key(topic) and topic.key is not None}
+    own = sorted(filter(_has_key, table.topics), key=lambda topic: topic.phase is Phase.ACTIVE)
+    keys = {topic.key: topic for topic in own if topic.key is not None}  # where it is written, of two
     cool = [key for key, topic in keys.items() if _is_cool(s, key, topic, memory)]
     return replace(memory, cool_since={key: memory.cool_since.get(key, s.at) for key in cool})
 
@@ -164,3 +188,22 @@ def _is_cool(s: Situation, key: bytes, topic: DedicatedTopic, memory: TopicMemor
     if rate <= s.spec.release.ratio * HEAVY * mean:
         return True  # too small to matter, however hot the base topic is without it
     return stays_cool(s.spec, base + rate, size, mean + rate / s.topic.partitions)
+
+
+def own_route(s: Situation, topic: DedicatedTopic, before: Route | None) -> Route:
+    """The route of a key over all of its own topic, by the same dimensions as before where that may be."""
+    assert topic.key is not None
+    if s.spec.spread.ordering is Ordering.PER_KEY:
+        return Route(topic.key, topic.name, (), RecordKey.PRESERVE, (Shard(0, 0),), (0,))
+    rungs = s.spec.spread.by or ((),)
+    ground = Ground(
+        background=(0.0,) * topic.partitions,
+        topic=topic.name,
+        seed=s.table.seed,
+        record_key=s.spec.spread.record_key,
+        max_shards=topic.partitions,
+    )
+    load = s.keys[topic.key].total if topic.key in s.keys else 0.0
+    by = before.by if before is not None and before.by in rungs else rungs[0]
+    (route,) = plan(ground, [HotKey(topic.key, max(load, 1.0), by)]).routes
+    return route

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     TOPIC_NOT_MADE = "TopicNotMade"  # the brokers refused for another reason
     TOPIC_REPLACED = "TopicReplaced"  # a dedicated topic was deleted or made anew by a person
     WEAKER_THAN_BASE = "WeakerThanBase"  # a dedicated topic keeps records less safely than the base topic
+    TOPIC_ALLOWED = "TopicAllowed"  # a person allowed a topic that was in no table: it is an idle one now
     UNLISTED_TOPIC = "UnlistedTopic"  # it is named like ours and in no table: read, never written
     # why nothing can be done
     NO_DOMINANT_KEY = "NoDominantKey"

@@ -165,7 +165,7 @@ class Situation:
         routes, limits = self.table.routes, self.spec.limits
         if routes and self.table.partitions != self.topic.partitions:
             return f"the topic has {self.topic.partitions} partitions now, {self.table.partitions} before"
-        if any(not self._is_allowed(route) for route in routes):
+        if any(not self.allows(route) for route in routes):
             return "the policy's spread changed"
         if len(routes) > limits.max_hot_keys or any(
             len(r.shards) > limits.max_shards_per_key for r in routes
@@ -173,7 +173,8 @@ class Situation:
             return "the policy's limits changed"
         return None
 
-    def _is_allowed(self, route: Route) -> bool:
+    def allows(self, route: Route) -> bool:
+        """Whether the policy's `spread` still asks for such a route."""
         spread = self.spec.spread
         if spread.ordering is Ordering.PER_KEY or route.record_key is not spread.record_key:
             return False

@@ -147,6 +147,7 @@ class PolicySpec:
     ignored_groups: tuple[str, ...] = ()
     metrics: Metrics = Metrics()
     overridden_keys: tuple[str, ...] = ()
+    allowed_topics: frozenset[tuple[str, str]] = frozenset()  # by name and id; told by an annotation
 
     @property
     def acts(self) -> bool:

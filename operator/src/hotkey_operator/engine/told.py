@@ -31,8 +31,10 @@ from hotkey_operator.engine.told_topics import (
     TOPIC_CHANGES,
     dedicated_verdicts,
     no_topic_of_its_own,
+    plan_message,
     topic_events,
     topics_ready,
+    topics_wait,
 )
 from hotkey_operator.engine.truth import damage
 from hotkey_operator.engine.wording import amiss, count, grounds, name, names, spread
@@ -61,7 +63,8 @@ def idle(
     hot = Condition(
         ConditionType.HOT, bool(routes), Reason.HOLDING if routes else Reason.NONE_SPREAD, _hot(routes)
     )
-    decision = replace(decision, conditions=(ready, hot, _not_yet_supported(spec)))
+    told = (ready, hot, _not_yet_supported(spec), *topics_wait(spec, table, decision))
+    decision = replace(decision, conditions=told)
     events = [EmitEvent(decision.reason, decision.message, warning=True)]
     return _with_events(decision, events, observation.at, memory)
 
@@ -79,6 +82,9 @@ def governing(
     if _only_observes(s, outcome):
         message = f"mode {s.spec.mode}, so this is not done: {outcome.message}"
         decision = replace(decision, reason=Reason.OBSERVING, message=message)
+    if dedication.planned:
+        message = plan_message(s, dedication.planned[0])
+        decision = replace(decision, reason=Reason.OBSERVING, message=message)
     if changed := [note for note in dedication.notes if note.change]:
         decision = replace(decision, reason=changed[0].reason, message=changed[0].message)
     epoch = written.epoch if written else decision.summary.epoch
@@ -89,11 +95,12 @@ def governing(
             _ready(s, observation, decision, table),
             _is_hot(table, decision),
             _not_yet_supported(s.spec),
-            *topics_ready(s, table, dedication),
+            *topics_ready(s, table, dedication, observation),
         ),
         summary=replace(decision.summary, epoch=epoch),
     )
-    events = [*_events(s, decision, observation, outcome, written), *topic_events(decision, dedication)]
+    events = _events(s, decision, observation, outcome, written)
+    events += topic_events(decision, dedication, observation)
     return _with_events(decision, events, s.at, s.memory)
 
 

@@ -6,16 +6,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hotkey_operator.engine import own_topic
-from hotkey_operator.engine.dedication import Dedication, Note, strangers
-from hotkey_operator.engine.model import Condition, Cost, Decision, EmitEvent, KeyVerdict, Rejected
+from hotkey_operator.engine.consent import ALLOW_TOPIC
+from hotkey_operator.engine.dedication import NOTHING_SEEN, Dedication, Note
+from hotkey_operator.engine.model import (
+    Condition,
+    Cost,
+    Decision,
+    DedicatedSeen,
+    EmitEvent,
+    KeyVerdict,
+    Observation,
+    Rejected,
+)
+from hotkey_operator.engine.own_topic import Want
 from hotkey_operator.engine.reasons import ConditionType, Reason
 from hotkey_operator.engine.situation import Situation
+from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.topic_memory import unlisted
 from hotkey_operator.engine.wording import count, name, order
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.table import DedicatedTopic, Phase, Route, Table
 
 OPTION = "give it a topic of its own"
-TOPIC_CHANGES = frozenset({Reason.PREPARING, Reason.DEDICATED, Reason.RETURNED_TO_BASE})
+BIGGER = "move it to a bigger topic"
+STRANGERS_TOLD = 3
+TOPIC_CHANGES = frozenset({Reason.PREPARING, Reason.DEDICATED, Reason.RETURNED_TO_BASE, Reason.TOPIC_ALLOWED})
 
 
 def dedicated_verdicts(
@@ -27,19 +42,44 @@ def dedicated_verdicts(
     """
     own = {topic.key: topic for topic in table.topics if topic.phase is Phase.ACTIVE}
     waits = {note.key: note for note in dedication.blocked if note.key is not None}
-    told = [_waiting(verdict, waits.get(verdict.key)) for verdict in verdicts if verdict.key not in own]
+    told = [
+        _waiting(verdict, waits.get(verdict.key), OPTION) for verdict in verdicts if verdict.key not in own
+    ]
+    plans = {want.key: want for want in dedication.planned}
+    told = [_planned(s, verdict, plans.get(verdict.key)) for verdict in told]
     for topic in own.values():
         route = table.route(topic.key) if topic.key is not None else None
         if route is not None:
-            told.append(_verdict(s, topic, route, dedication))
+            told.append(_waiting(_verdict(s, topic, route, dedication), waits.get(route.key), BIGGER))
     return tuple(sorted(told, key=lambda verdict: (-verdict.records_per_second, verdict.key)))
 
 
-def _waiting(verdict: KeyVerdict, note: Note | None) -> KeyVerdict:
+def _waiting(verdict: KeyVerdict, note: Note | None, option: str) -> KeyVerdict:
     if note is None:
         return verdict
+    others = tuple(each for each in verdict.rejected if each.option != option)
+    return replace(verdict, rejected=(*others, Rejected(option, note.reason, note.message)))
+
+
+def _planned(s: Situation, verdict: KeyVerdict, want: Want | None) -> KeyVerdict:
+    """What the mode does not let happen, and what it would cost."""
+    if want is None:
+        return verdict
+    kept = "order per key is kept" if want.partitions == 1 else order((s.spec.spread.by or ((),))[0])
     others = tuple(each for each in verdict.rejected if each.option != OPTION)
-    return replace(verdict, rejected=(*others, Rejected(OPTION, note.reason, note.message)))
+    return replace(
+        verdict,
+        reason=Reason.OBSERVING,
+        message=plan_message(s, want),
+        cost=Cost(f"{kept}; a topic that stays", want.partitions, 1.0),
+        rejected=others,
+    )
+
+
+def plan_message(s: Situation, want: Want) -> str:
+    """What would be done for a key if the policy's mode allowed it."""
+    size = count(want.partitions, "partition")
+    return f"in mode {s.spec.mode} not done: {want.why}; a topic of its own with {size} would be prepared"
 
 
 def _verdict(s: Situation, topic: DedicatedTopic, route: Route, dedication: Dedication) -> KeyVerdict:
@@ -89,32 +129,55 @@ def no_topic_of_its_own(s: Situation, key: bytes) -> tuple[Rejected, ...]:
     if not s.spec.dedicated.enabled:
         off = "dedicatedTopic.enabled is false"
         return (Rejected(OPTION, Reason.OBSERVING if not s.spec.acts else Reason.HOLDING, off),)
-    if s.memory.topics.wanted_since.get(key) is not None:
+    if s.spec.acts and s.memory.topics.wanted_since.get(key) is not None:
         return (Rejected(OPTION, Reason.PREPARING, "a topic for it is being prepared"),)
     if own_topic.overflows(s):
         return (Rejected(OPTION, Reason.HOLDING, "a bigger key goes first"),)
     return (Rejected(OPTION, Reason.HOLDING, "it fits on the base topic with the others"),)
 
 
-def topics_ready(s: Situation, table: Table, dedication: Dedication) -> tuple[Condition, ...]:
+def topics_ready(
+    s: Situation, table: Table, dedication: Dedication, observation: Observation
+) -> tuple[Condition, ...]:
     """Whether anything keeps a key from its own topic; told where the policy enables them or has some."""
     if not s.spec.dedicated.enabled and not table.topics:
         return ()
     kind = ConditionType.DEDICATED_TOPICS_READY
-    if dedication.blocked:
-        first = dedication.blocked[0]
-        return (Condition(kind, False, first.reason, first.message),)
-    if (found := strangers(table, dedication.memory.alike)) is not None:
-        return (Condition(kind, False, found.reason, found.message),)
+    found = strangers(table, dedication.memory.alike, observation.dedicated or NOTHING_SEEN)
+    if (wrong := next(iter(dedication.blocked), found)) is not None:
+        return (Condition(kind, False, wrong.reason, wrong.message),)
     phases = [f"{count(len(found_in), 'topic')} {phase}" for phase, found_in in _by_phase(table) if found_in]
     return (Condition(kind, True, Reason.GOVERNING, ", ".join(phases) or "no dedicated topic is needed"),)
+
+
+def topics_wait(spec: PolicySpec, table: Table | None, decision: Decision) -> tuple[Condition, ...]:
+    """The same of a policy that does not govern its stream now, so that nothing becomes of its topics."""
+    if not spec.dedicated.enabled and not (table is not None and table.topics):
+        return ()
+    why = f"no dedicated topic is prepared, written or given back: {decision.message}"
+    return (Condition(ConditionType.DEDICATED_TOPICS_READY, False, decision.reason, why),)
+
+
+def strangers(table: Table, alike: Sequence[str], seen: DedicatedSeen) -> Note | None:
+    """The topics that are named like ours and in no phase; they are read, and a person should look."""
+    found = unlisted(table, alike)
+    if not found:
+        return None
+    ids = {each: seen.topics.get(each) for each in found[:STRANGERS_TOLD]}
+    shown = ", ".join(f"{each}/{topic.topic_id}" if topic else each for each, topic in ids.items())
+    more = f" and {len(found) - STRANGERS_TOLD} more" if len(found) > STRANGERS_TOLD else ""
+    return Note(
+        Reason.UNLISTED_TOPIC,
+        f"{shown}{more}: named like a dedicated topic of this stream and in no table, so it is read and "
+        f"never written; delete it once it is empty, or allow it by annotation {ALLOW_TOPIC}: <name>/<id>",
+    )
 
 
 def _by_phase(table: Table) -> list[tuple[Phase, list[DedicatedTopic]]]:
     return [(phase, [topic for topic in table.topics if topic.phase is phase]) for phase in Phase]
 
 
-def topic_events(decision: Decision, dedication: Dedication) -> list[EmitEvent]:
+def topic_events(decision: Decision, dedication: Dedication, observation: Observation) -> list[EmitEvent]:
     """Every change of a phase that people care for, and once in a while what keeps a key waiting.
 
     The one that is the decision's own is told with it, as every change of routes is.
@@ -125,7 +188,7 @@ def topic_events(decision: Decision, dedication: Dedication) -> list[EmitEvent]:
         if note.message != decision.message or note.reason not in TOPIC_CHANGES
     ]
     told = {note.reason: EmitEvent(note.reason, note.message, warning=True) for note in dedication.blocked}
-    found = strangers(dedication.table, dedication.memory.alike)
-    if found is not None:
+    seen = observation.dedicated or NOTHING_SEEN
+    if (found := strangers(dedication.table, dedication.memory.alike, seen)) is not None:
         told[found.reason] = EmitEvent(found.reason, found.message, warning=True)
     return [*changes, *told.values()]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from hotkey_operator.engine.model import DedicatedSeen, TopicAttempt
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
+from hotkey_sdk.routing.table import Table
 
 KEPT_SECONDS = 30.0  # of totals
 RATE_SECONDS = 10.0  # that a rate is measured over
@@ -23,7 +24,7 @@ STRANGE_SECONDS = 5.0  # another operator may be about to record the topic that 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The last failed attempt to make a topic; `times`: in a row."""
+    """The last failed attempt to make a topic, whatever its name; `times`: in a row."""
 
     at: float
     times: int
@@ -34,20 +35,20 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class TopicMemory:
     """All times are unix seconds. By name of topic: `made`, the id it got from this process and when;
-    `failures`; `totals`, readings of the sum of its end offsets, oldest first; `strange_since`, when a topic
+    `totals`, readings of the sum of its end offsets, oldest first; `strange_since`, when a topic
     with an unrecorded id was first seen. By key: `wanted_since`, when it first needed a topic of its own;
     `cool_since`, when it first needed none any more. `alike`: topics that are named like ours, as last listed
-    at `listed_at`.
+    at `listed_at`. `failure`: of the last attempt to make one.
     """
 
     made: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    failures: Mapping[str, Failure] = field(default_factory=dict)
     totals: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     strange_since: Mapping[str, float] = field(default_factory=dict)
     wanted_since: Mapping[bytes, float] = field(default_factory=dict)
     cool_since: Mapping[bytes, float] = field(default_factory=dict)
     alike: tuple[str, ...] = ()
     listed_at: float = float("-inf")
+    failure: Failure | None = None
 
     def lists_names(self, at: float) -> bool:
         """Whether the names of all topics are to be looked at again."""
@@ -60,9 +61,9 @@ class TopicMemory:
         """Whether it was made so lately that not every broker need know it."""
         return name in self.made and within(at, self.made[name][1], SETTLING_SECONDS)
 
-    def may_try(self, name: str, at: float) -> bool:
-        """Whether it is time for another attempt to make it: after 2, 4, 8 seconds and so on."""
-        failure = self.failures.get(name)
+    def may_try(self, at: float) -> bool:
+        """Whether it is time for another attempt to make one: after 2, 4, 8 seconds and so on."""
+        failure = self.failure
         pause = min(RETRY_AT_MOST_SECONDS, 2.0 ** min(failure.times, 10)) if failure else 0.0
         return failure is None or not within(at, failure.at, pause)
 
@@ -111,15 +112,18 @@ def _kept(
     }
 
 
+def unlisted(table: Table, alike: Iterable[str]) -> list[str]:
+    """The topics that are named like ours and stand in no phase."""
+    listed = {topic.name for topic in table.topics}
+    return sorted(each for each in alike if each not in listed)
+
+
 def attempted(memory: TopicMemory, attempts: Iterable[TopicAttempt], at: float) -> TopicMemory:
     """The memory with what became of attempts to make topics."""
-    made, failures = dict(memory.made), dict(memory.failures)
+    made, failure = dict(memory.made), memory.failure
     for attempt in attempts:
-        if attempt.reason is None:
-            failures.pop(attempt.name, None)
-            if attempt.topic_id:
-                made[attempt.name] = attempt.topic_id, at
-            continue
-        times = failures[attempt.name].times + 1 if attempt.name in failures else 1
-        failures[attempt.name] = Failure(at, times, attempt.reason, attempt.problem)
-    return replace(memory, made=made, failures=failures)
+        if attempt.reason is not None:
+            failure = Failure(at, failure.times + 1 if failure else 1, attempt.reason, attempt.problem)
+        elif attempt.topic_id:
+            made[attempt.name], failure = (attempt.topic_id, at), None
+    return replace(memory, made=made, failure=failure)

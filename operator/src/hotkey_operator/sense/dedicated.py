@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Committed, DedicatedSeen, StoredTable, TopicFacts
 from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.told_topics import STRANGERS_TOLD
+from hotkey_operator.engine.topic_memory import unlisted
 from hotkey_operator.ports import Ports, Topics, Unavailable
 from hotkey_sdk.routing.names import dedicated_prefix
 from hotkey_sdk.routing.table import DedicatedTopic, Phase
+
+ALLOWED_AT_MOST = 16  # topics that an annotation names
 
 
 async def read_dedicated(
@@ -32,9 +36,20 @@ async def read_dedicated(
     if not (spec.dedicated.enabled or listed or read or stored is None):
         return None
     try:
-        return await _read(ports, ports.topics, memory, listed, topic, now, lost=stored is None)
+        asked = _asked(spec, memory, stored)
+        return await _read(ports, ports.topics, memory, listed, asked, topic, now, lost=stored is None)
     except Unavailable as error:
         return DedicatedSeen(failure=str(error))
+
+
+def _asked(spec: PolicySpec, memory: Memory, stored: StoredTable | None) -> list[str]:
+    """The names that are described: those that are listed, and those that a person is told of or allows."""
+    if stored is None:
+        return []
+    strangers = unlisted(stored.table, memory.topics.alike)[:STRANGERS_TOLD]
+    allowed = sorted(name for name, _ in spec.allowed_topics)[:ALLOWED_AT_MOST]
+    listed = [each.name for each in stored.table.topics]
+    return list(dict.fromkeys((*listed, *strangers, *allowed)))
 
 
 async def _read(
@@ -42,6 +57,7 @@ async def _read(
     topics: Topics,
     memory: Memory,
     listed: Sequence[DedicatedTopic],
+    asked: Sequence[str],
     topic: TopicFacts,
     now: float,
     *,
@@ -54,7 +70,7 @@ async def _read(
     written = [each for each in listed if each.phase in (Phase.ACTIVE, Phase.RETURN)]
     looks = lost or memory.topics.lists_names(now)
     described, alike, totals, (groups, on_base) = await asyncio.gather(
-        topics.describe([base, *(each.name for each in listed)]),
+        topics.describe([base, *asked]),
         topics.alike(dedicated_prefix(base)) if looks else _nothing(),
         _totals(ports, written),
         _groups(ports, waiting, topic),
