@@ -16,6 +16,7 @@ from typing import Any
 
 from redis.connection import parse_url
 
+from hotkey_sdk._key_file import read_keys
 from hotkey_sdk.routing.envelope import KeyFormatError, PublicKeys
 from hotkey_sdk.routing.report import CLIENT_ID_AT_MOST
 
@@ -56,6 +57,7 @@ class Settings:
     cluster_id: str | None = None
     poll_interval_seconds: float = 1.0
     report_keys: bool = False
+    public_keys_file: Path | None = None  # where they stand, and may change
 
 
 def split(
@@ -197,7 +199,8 @@ def _parse(own: Mapping[str, Any], client_name: str) -> Settings:
         raise SettingsError(f"unknown setting {unknown[0]}; there are {', '.join(_KNOWN)}")
     url = _redis_url(own.get("hotkey.redis.url"))
     allow_unsigned = _flag("hotkey.allow.unsigned", own.get("hotkey.allow.unsigned", False))
-    keys = _public_keys(own.get("hotkey.public.keys"))
+    file = _public_keys_file(own.get("hotkey.public.keys"))
+    keys = _public_keys(own.get("hotkey.public.keys"), file)
     if not keys.by_id and not allow_unsigned:
         raise SettingsError(
             "hotkey.public.keys is missing: set it to the text of `public.keys` in the operator's signing "
@@ -213,10 +216,15 @@ def _parse(own: Mapping[str, Any], client_name: str) -> Settings:
         cluster_id=str(own["hotkey.cluster.id"]) if own.get("hotkey.cluster.id") else None,
         poll_interval_seconds=_milliseconds(own.get("hotkey.poll.interval.ms", 1000)) / 1000,
         report_keys=_flag("hotkey.report.keys", own.get("hotkey.report.keys", False)),
+        public_keys_file=file,
     )
 
 
-def _public_keys(text: object) -> PublicKeys:
+def _public_keys_file(text: object) -> Path | None:
+    return Path(text.removeprefix(_FILE)) if isinstance(text, str) and text.startswith(_FILE) else None
+
+
+def _public_keys(text: object, file: Path | None) -> PublicKeys:
     if text is None:
         return PublicKeys()
     if isinstance(text, bytes):
@@ -224,9 +232,7 @@ def _public_keys(text: object) -> PublicKeys:
     if not isinstance(text, str):
         raise SettingsError(f"hotkey.public.keys is {text!r}, expected lines `keyId:base64` or file:PATH")
     try:
-        return PublicKeys.parse(
-            Path(text.removeprefix(_FILE)).read_text() if text.startswith(_FILE) else text
-        )
+        return PublicKeys.parse(text) if file is None else read_keys(file)
     except (KeyFormatError, OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"hotkey.public.keys: {error}") from None
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from hotkey_sdk._key_counts import KeyCounts
+from hotkey_sdk._key_file import KeyFile
 from hotkey_sdk._settings import Settings
 from hotkey_sdk._stats import SourceStats, TableStats
 from hotkey_sdk._store import Found, ReportRefusedError, StoreUnavailableError, TableStore
@@ -90,6 +91,9 @@ class TableSource:
         self._followed: dict[str, _Followed] = {}
         self._reachable: bool | None = None
         self._failures = 0
+        file = settings.public_keys_file
+        self._key_file = KeyFile(file, settings.public_keys) if file is not None else None
+        self._keys = settings.public_keys
         self._refused: set[str] = set()  # kinds of reports that the store does not take
         self._reported: tuple[float, dict[str, int]] = (float("-inf"), {})
         self._key_counts = key_counts
@@ -139,6 +143,7 @@ class TableSource:
         """Read, adopt and report once; `now` in unix seconds. Never raises for what the store does."""
         if self._cluster_id is None:
             self._cluster_id = self._identify()
+        self._look_at_keys()
         if self._cluster_id is not None:
             self._accept_asked(self._cluster_id)
             try:
@@ -150,13 +155,29 @@ class TableSource:
             else:
                 self._reached()
 
+    def _look_at_keys(self) -> None:
+        """Take up keys that changed, and look again at tables that the former ones may have refused."""
+        if self._key_file is None:
+            return
+        before = self._key_file.refusal
+        keys = self._key_file.look()
+        if (refusal := self._key_file.refusal) and not before:
+            log.warning("event=public_keys_unreadable keeping=former_keys why=%r", refusal[:500])
+        if keys is None:
+            return
+        self._keys = keys
+        for followed in self._followed.values():
+            followed.follower.trust(keys)
+            followed.digest = ""
+        log.info("event=public_keys_changed trusted=%s", ",".join(sorted(keys.by_id)))
+
     def _accept_asked(self, cluster_id: str) -> None:
         while self._asked:
             topic = self._asked.popleft()
             if topic not in self._followed:
                 settings = self._settings
                 stream = Stream(cluster_id, topic)
-                follower = Follower(stream, settings.public_keys, settings.allow_unsigned)
+                follower = Follower(stream, self._keys, settings.allow_unsigned)
                 self._followed[topic] = _Followed(follower)
 
     def _read(self) -> None:

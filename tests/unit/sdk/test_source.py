@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -38,9 +39,16 @@ class Followed:
     now: float = 1000.0
     applies_itself: bool = False
     key_counts: KeyCounts | None = None
+    key_file: Path | None = None
 
     def __post_init__(self) -> None:
-        settings = Settings("redis://unused", "client-1", PublicKeys.of([KEY]), poll_interval_seconds=3600)
+        settings = Settings(
+            "redis://unused",
+            "client-1",
+            PublicKeys.of([KEY]),
+            poll_interval_seconds=3600,
+            public_keys_file=self.key_file,
+        )
         self.source = TableSource(
             settings,
             Role.PRODUCER,
@@ -154,6 +162,32 @@ def test_the_last_good_table_stays_and_the_trouble_is_logged_once(
     followed.store.publish(STREAM, sealed(table(epoch=6)))
     assert followed.turn().state == "Current"
     assert followed.adopted[-1] == ("clicks", 6)
+
+
+def test_a_new_key_in_the_file_lets_a_table_in_that_was_refused_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    newer = SigningKey.from_bytes(bytes(32))
+    file = tmp_path / "public.keys"
+    file.write_text(KEY.public_line)
+    followed = Followed(key_file=file)
+    followed.store.publish(STREAM, sealed(table(epoch=5)))
+    assert followed.turn().state == "Current"
+    followed.store.publish(STREAM, seal(codec.encode(table(epoch=6)), newer))
+    assert followed.turn().state == "BadSignature"
+
+    file.write_text(f"{KEY.public_line}\n{newer.public_line}")
+    assert (followed.turn().state, followed.adopted) == ("Current", [("clicks", 5), ("clicks", 6)])
+
+    file.write_text(newer.public_line)
+    followed.store.publish(STREAM, sealed(table(epoch=7)))
+    assert (followed.turn().state, followed.turn().epoch) == ("BadSignature", 6)
+    file.unlink()
+    assert [followed.turn().epoch for _ in range(3)] == [6, 6, 6]
+    words = [record.getMessage().split()[0] for record in caplog.records]
+    assert words.count("event=public_keys_changed") == 2
+    assert words.count("event=public_keys_unreadable") == 1
 
 
 def test_a_store_that_is_down_is_counted_and_logged_once_each_way(

@@ -49,6 +49,10 @@ class Follower:
         """The current table's epoch; 0 before the first."""
         return self.router.table.epoch if self.router else 0
 
+    def trust(self, keys: PublicKeys) -> None:
+        """Believe these keys from now on; the current table stays."""
+        self._keys = keys
+
     def offer(self, data: bytes) -> Outcome:
         """Adopt the envelope's table if it is valid, of this stream and newer; never raises."""
         if data == self._current and self.router is not None:
