@@ -42,7 +42,9 @@ def test_a_topic_that_a_table_adds_is_read_from_its_start_without_a_restart(
     keys = tmp_path / "public.keys"
     keys.write_text(key.public_line)
     publish(stack, topic, (topic,), 1, key)
-    following = aggregator(topic, redis_url=stack.redis.url, public_keys=f"file:{keys}")
+    following = aggregator(
+        topic, redis_url=stack.redis.url_for("hotkey-consumer"), public_keys=f"file:{keys}"
+    )
     with Load(stack.kafka.bootstrap, topic, partitions=3, seed=9, per_second=1000) as load:
         following.start()
         following.wait_until(lambda: following.totals()["clicks"] > 0, "it counts")

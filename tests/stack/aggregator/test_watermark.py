@@ -125,7 +125,7 @@ def test_a_hot_keys_topic_holds_nothing_back_after_the_key_was_merged_back(
     make_topic(stack.kafka.bootstrap, hot, 2)
     key = SigningKey.generate()
     publish(stack, topic, (topic, hot), 1, key, partitions=2)
-    marking = aggregator(topic, redis_url=stack.redis.url, public_keys=key.public_line)
+    marking = aggregator(topic, redis_url=stack.redis.url_for("hotkey-consumer"), public_keys=key.public_line)
     marking.start()
     send(stack.kafka.bootstrap, hot, [(b"k", encoded(click("hot", time_ms=now() - 3_600_000)))], 0)
     marking.wait_until(lambda: marking.stored(hot) == {0: 1}, "the hot topic is read")

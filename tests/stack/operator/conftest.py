@@ -53,7 +53,7 @@ def start_load(scene: Scene, tmp_path: Path) -> Iterator[StartLoad]:
 
     def start(topic: str, **options: Any) -> Load:
         options = {"producers": 2, "records_per_second": 2_000.0, **options}
-        keys, redis_url = scene.public_keys, scene.stack.redis.url
+        keys, redis_url = scene.public_keys, scene.stack.redis.url_for("hotkey-producer")
         folder = tmp_path / f"load-{len(loads)}"
         loads.append(Load(scene.stack.kafka.bootstrap, topic, redis_url, keys, folder, **options))
         loads[-1].start()
@@ -85,7 +85,7 @@ def start_aggregator(scene: Scene, tmp_path: Path) -> Iterator[StartAggregator]:
     made: list[AggregatorProcess] = []
 
     def start(topic: str) -> AggregatorProcess:
-        kafka, table = scene.stack.kafka.bootstrap, scene.stack.redis.url
+        kafka, table = scene.stack.kafka.bootstrap, scene.stack.redis.url_for("hotkey-consumer")
         keys = scene.public_keys
         made.append(AggregatorProcess(tmp_path, topic, kafka, topic, redis_url=table, public_keys=keys))
         made[-1].start()

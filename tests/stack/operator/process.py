@@ -37,7 +37,7 @@ class Operator:
             **os.environ,
             "KUBECONFIG": str(stack.kubernetes.kubeconfig),
             "HOTKEY_KAFKA_BOOTSTRAP_SERVERS": stack.kafka.bootstrap,
-            "HOTKEY_REDIS_URL": stack.redis.url,
+            "HOTKEY_REDIS_URL": stack.redis.url_for("hotkey-operator"),
             "HOTKEY_SIGNING_SECRET": f"{namespace}/{SECRET}",
             "HOTKEY_NAMESPACES": namespace,
             "HOTKEY_LIVENESS_PORT": str(self.liveness),

@@ -41,7 +41,7 @@ class Sender:
         self.producer = Producer(
             {
                 "bootstrap.servers": scene.stack.kafka.bootstrap,
-                "hotkey.redis.url": scene.stack.redis.url,
+                "hotkey.redis.url": scene.stack.redis.url_for("hotkey-producer"),
                 "hotkey.public.keys": scene.public_keys,
                 "linger.ms": 5,
                 "log_level": 0,
