@@ -97,7 +97,7 @@ def section(result: Overhead) -> str:
         "docs/sdk-performance.md says what is measured.\n",
         "| way | peer | runs | `produce()` thread | whole process | us thread | us process |",
         "|---|---|---|---|---|---|---|",
-        *map(_row, result.paired),
+        *map(row, result.paired),
     ]
     if result.batches:
         text += ["\n### Batches on the wire\n", *_batch_table(result.batches)]
@@ -130,7 +130,7 @@ def _thread(paired: Paired) -> Ratio:
     return Ratio.of(paired.thread, paired.peer_thread)
 
 
-def _row(paired: Paired) -> str:
+def row(paired: Paired) -> str:
     """Ratios with their intervals, and means per record."""
     ratios = (_thread(paired), Ratio.of(paired.process, paired.peer_process))
     thread, process = (f"{each.value:.3f} ({each.low:.2f}-{each.high:.2f})" for each in ratios)

@@ -1,5 +1,5 @@
-"""Every way to send that the part `overhead` compares: the original client, a salt written by hand, and the
-SDK on each of its paths, on one broker in one process. It prepares them; it measures nothing.
+"""Every way to send that the parts `overhead` and `resend` compare: the original client, a salt written by
+hand, and the SDK on each of its paths, on one broker in one process. It prepares them; it measures nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,19 @@ from hotkey_sdk._producer import PATHS
 from hotkey_sdk.routing import names
 from hotkey_sdk.routing.codec import encode
 from hotkey_sdk.routing.envelope import SigningKey, digest, seal
+from hotkey_sdk.routing.names import dedicated_prefix
 from hotkey_sdk.routing.partitioner import partition_for
-from hotkey_sdk.routing.table import Dimension, RecordKey, Route, Shard, Stream, Table, shard_key
+from hotkey_sdk.routing.table import (
+    DedicatedTopic,
+    Dimension,
+    Phase,
+    RecordKey,
+    Route,
+    Shard,
+    Stream,
+    Table,
+    shard_key,
+)
 
 PARTITIONS = 12
 SLOTS = 512  # as many as the operator plans for so many partitions
@@ -43,6 +54,7 @@ AGAIN_MANY, AGAIN_ONE = f"{PLAIN_MANY}, once more", f"{PLAIN_ONE}, once more"
 OFF, EMPTY, UNROUTED = "no hotkey setting", "empty table", "unrouted key"
 UNROUTED_GIVEN = "unrouted key, dimensions given"
 ROUTED, ROUTED_BY = "routed key, any slot", "routed key, by user_id"
+OWN, OWN_BY = "key with a topic of its own, any slot", "key with a topic of its own, by user_id"
 
 # Each way of the SDK to send, and the way that sends the same records without it.
 SDK_PEERS = {
@@ -53,6 +65,7 @@ SDK_PEERS = {
     ROUTED: PLAIN_ONE,
     ROUTED_BY: PLAIN_ONE,
 }
+OWN_PEERS = {OWN: ROUTED, OWN_BY: ROUTED_BY}  # the same route within the base topic, which is not tracked
 
 Record = tuple[bytes, str, dict[str, str], int]  # value, key, dimensions, a partition at random
 Send = Callable[[confluent_kafka.Producer, str, Sequence[Record]], None]
@@ -144,11 +157,11 @@ class Ways:
     def _sdk(self, path: str, name: str) -> Way:
         topic = self._topic()
         client = _producer_on(path, {**self._config(), **({} if name == OFF else self._own(topic))})
-        send = with_dimensions if name in (UNROUTED_GIVEN, ROUTED_BY) else plainly
+        send = with_dimensions if name in (UNROUTED_GIVEN, ROUTED_BY, OWN_BY) else plainly
         if name != OFF:
             self._publish(topic, routes(name, topic))
             _wait_for_table(client, name)
-        return Way(f"{name} ({path})", client, topic, send, SDK_PEERS[name] == PLAIN_MANY)
+        return Way(f"{name} ({path})", client, topic, send, SDK_PEERS.get(name) == PLAIN_MANY)
 
     def _topic(self) -> str:
         topic = next(self._topics)
@@ -178,7 +191,19 @@ class Ways:
 
     def _publish(self, topic: str, routes: tuple[Route, ...]) -> None:
         stream = Stream(self._stack.kafka.cluster_id, topic)
-        table = Table(stream, PARTITIONS, 1, 42, (topic,), (Dimension("user_id"),), routes)
+        others = sorted({route.topic for route in routes} - {topic})
+        for other in others:
+            Topic(self._stack.kafka.bootstrap, other, PARTITIONS).create()
+        table = Table(
+            stream,
+            PARTITIONS,
+            epoch=1,
+            seed=42,
+            read_set=(topic, *others),
+            dimensions=(Dimension("user_id"),),
+            routes=routes,
+            topics=tuple(DedicatedTopic(other, PARTITIONS, Phase.ACTIVE, "any-id") for other in others),
+        )
         envelope = seal(encode(table), self._key)
         fields: dict[str, str | bytes] = {
             names.TABLE_EPOCH: str(table.epoch),
@@ -219,7 +244,13 @@ def routes(name: str, topic: str, partitions: int = PARTITIONS) -> tuple[Route, 
     if name in (UNROUTED, UNROUTED_GIVEN):
         by = ("user_id",) if name == UNROUTED_GIVEN else ()
         return tuple(_route(topic, f"hot{n}".encode(), by, partitions) for n in range(ROUTED_KEYS))
-    return (_route(topic, HOT.encode(), ("user_id",) if name == ROUTED_BY else (), partitions),)
+    to = own_topic(topic) if name in OWN_PEERS else topic
+    return (_route(to, HOT.encode(), ("user_id",) if name in (ROUTED_BY, OWN_BY) else (), partitions),)
+
+
+def own_topic(base: str) -> str:
+    """The dedicated topic that a route of `OWN` or `OWN_BY` names."""
+    return f"{dedicated_prefix(base)}bench.g1"
 
 
 def _route(topic: str, key: bytes, by: tuple[str, ...], partitions: int) -> Route:
