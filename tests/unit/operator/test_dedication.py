@@ -1,188 +1,31 @@
-"""Dedicated topics over in-memory ports: the operator's loop from heat to a topic of the key's own and back.
-
-Consumers commit on all that the published table lets them read, producers append where it routes.
-"""
+"""Dedicated topics: the operator's loop from heat to a topic of the key's own and back."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
-from hotkey_operator.engine.model import Condition
-from hotkey_operator.engine.reasons import ConditionType, Reason
-from hotkey_operator.engine.spec import PolicySpec, parse_spec
-from hotkey_operator.loop import Outcome, Turn, bury
-from hotkey_operator.ports import PolicyRef, Ports, TopicRefused
+from hotkey_operator.adapters.signer import EnvelopeSigner
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.ports import TopicRefused
 from hotkey_sdk.routing.envelope import SigningKey
-from hotkey_sdk.routing.partitioner import partition_for
-from hotkey_sdk.routing.router import Router
-from hotkey_sdk.routing.table import DedicatedTopic, Phase, Stream, Table
-from tests.simulation.groups import MemoryGroups
-from tests.simulation.memory import CONFIG, MemoryBrokers, MemoryDistribution, MemoryTables, MemoryTopics
-
-START = 1_790_000_000.0
-REF = PolicyRef("ads", "clicks", "0a1b2c3d-4e5f")
-STREAM = Stream("memory-cluster", "clicks")
-PARTITIONS = 4
-PREFIX = "clicks.hot.0a1b2c3d.g"
-LOUD, SOFT = 1_200, 40  # records/s of `nike`: too many for all partitions together, and few
-POLICY: dict[str, Any] = {
-    "topic": "clicks",
-    "trigger": {"recordsPerSecond": 150},
-    "release": {"for": "5s"},
-    "dedicatedTopic": {"enabled": True},
-    "consumers": {"groups": ["billing"]},
-}
-
-
-@dataclass
-class World:
-    """A cluster with one stream; a second is one turn, in which records come and consumers commit."""
-
-    policy: dict[str, Any] = field(default_factory=lambda: dict(POLICY))
-    rates: dict[bytes, int] = field(default_factory=dict)
-    groups: tuple[str, ...] = ("billing",)  # that follow the read set
-    partitions: int = PARTITIONS
-    now: float = START
-    slot: int = 0
-
-    def __post_init__(self) -> None:
-        self.brokers = MemoryBrokers(lambda: self.now)
-        self.brokers.create("clicks", self.partitions)
-        self.topics = MemoryTopics(self.brokers)
-        self.committed = MemoryGroups()
-        self.redis = MemoryDistribution(lambda: self.now)
-        self.tables = MemoryTables()
-        self.signer = EnvelopeSigner.from_secret(new_secret_data())
-        self.turn = self.operator()
-        self.history: list[Table] = []
-        self.calm = {b"k%d" % number: 2 for number in range(20)}
-
-    def operator(self) -> Turn:
-        """A fresh start of the operator."""
-        return Turn(self.ports, REF, self.spec)
-
-    @property
-    def ports(self) -> Ports:
-        return Ports(self.brokers, self.redis, self.tables, self.signer, self.committed, topics=self.topics)
-
-    @property
-    def spec(self) -> PolicySpec:
-        return parse_spec(self.policy)
-
-    @property
-    def table(self) -> Table:
-        stored = self.tables.peek(REF)
-        assert stored is not None
-        return stored.table
-
-    @property
-    def only(self) -> DedicatedTopic:
-        (topic,) = self.table.topics
-        return topic
-
-    async def second(self) -> Outcome:
-        self.now += 1.0
-        self.produce()
-        self.consume()
-        self.turn.spec = self.spec
-        outcome = await self.turn.step(self.now, seed=int(self.now))
-        if (stored := self.tables.peek(REF)) is not None:
-            check_invariants(self.history, stored.table)
-            self.history.append(stored.table)
-        return outcome
-
-    def produce(self) -> None:
-        published = self.published()
-        router = Router(published) if published else None
-        for key, rate in {**self.calm, **self.rates}.items():
-            for _ in range(rate):
-                self.slot += 1
-                to = router.route(key, slot=self.slot * 40_503) if router else None
-                if to is not None and self.brokers.seen(to.topic) is not None:
-                    self.brokers.append(to.topic, to.partition, to.key or key)
-                else:
-                    self.brokers.append("clicks", partition_for(key, self.partitions), key)
-
-    def consume(self) -> None:
-        published = self.published()
-        for topic in published.read_set if published else ("clicks",):
-            if (seen := self.brokers.seen(topic)) is not None:
-                for group in self.groups:
-                    for partition in range(seen.partitions):
-                        read = len(self.brokers.read(topic, partition, 0))
-                        self.committed.commit(group, topic, partition, read)
-
-    def published(self) -> Table | None:
-        envelope = self.redis.envelope(STREAM)
-        return self.signer.open(envelope, STREAM) if envelope else None
-
-    async def until(self, what: str, seconds: int = 60, **wanted: Any) -> Outcome:
-        """Seconds until the one topic's phase, or the decision's reason, is as wanted."""
-        seen = []
-        for _ in range(seconds):
-            outcome = await self.second()
-            reason = outcome.decision.reason if outcome.decision else None
-            phases = [topic.phase for topic in self.table.topics]
-            seen.append((reason, phases))
-            if "phase" in wanted and wanted["phase"] in phases:
-                return outcome
-            if "reason" in wanted and wanted["reason"] is reason:
-                return outcome
-            if "blocked" in wanted and ready(outcome).reason is wanted["blocked"]:
-                return outcome
-        raise AssertionError(f"{what}: seen {seen}")
-
-
-def check_invariants(before: Iterable[Table], table: Table) -> None:
-    """Invariants 1, 3 and 8 for what stands in the object, turn by turn."""
-    tables = list(before)
-    last = tables[-1] if tables else None
-    assert "clicks" in table.read_set
-    if last is None or last == table:
-        return
-    assert table.epoch > last.epoch
-    for route in table.routes:
-        if route.topic != "clicks":
-            topic, was = table.dedicated(route.topic), last.dedicated(route.topic)
-            assert topic is not None
-            assert topic.phase is Phase.ACTIVE
-            assert was is not None, "it was written before it was read"
-            assert route.topic in last.read_set
-            assert was.topic_id == topic.topic_id != ""
-    names = {topic.name for each in tables for topic in each.topics}
-    for topic in table.topics:
-        if topic.name not in names:
-            assert topic.name == f"{PREFIX}{table.epoch}", "a name is new with its epoch"
-
-
-def ready(outcome: Outcome) -> Condition:
-    assert outcome.decision is not None
-    return next(
-        each for each in outcome.decision.conditions if each.type is ConditionType.DEDICATED_TOPICS_READY
-    )
-
-
-async def loud(world: World) -> None:
-    """A few quiet seconds, then `nike`."""
-    for _ in range(4):
-        await world.second()
-    world.rates[b"nike"] = LOUD
-
-
-async def dedicated(world: World) -> Outcome:
-    await loud(world)
-    return await world.until("nike has its topic", phase=Phase.ACTIVE)
-
-
-def run(scenario: Any) -> None:
-    asyncio.run(scenario)
+from hotkey_sdk.routing.table import Phase
+from tests.simulation.memory import CONFIG
+from tests.unit.operator.dedicated_world import (
+    LOUD,
+    POLICY,
+    PREFIX,
+    SOFT,
+    STREAM,
+    World,
+    dedicated,
+    loud,
+    ready,
+    run,
+)
 
 
 def test_a_key_that_fits_nowhere_gets_its_own_topic_goes_back_and_the_next_key_has_it() -> None:
@@ -293,21 +136,6 @@ def test_a_topic_is_made_only_after_the_object_lists_it() -> None:
     run(scenario())
 
 
-def test_an_operator_that_was_killed_after_it_made_a_topic_does_not_adopt_it() -> None:
-    async def scenario() -> None:
-        world = World()
-        await loud(world)
-        await world.until("the name stands", phase=Phase.PREPARE)
-        first = world.only.name
-        await world.topics.create(first, world.only.partitions, CONFIG)
-        world.turn = world.operator()
-        await world.until("another one is used", phase=Phase.ACTIVE)
-        assert world.only.name != first
-        assert first in world.table.read_set
-
-    run(scenario())
-
-
 def test_a_topic_that_a_person_made_anew_is_left_at_once_and_never_written_again() -> None:
     async def scenario() -> None:
         world = World()
@@ -374,68 +202,6 @@ def test_no_more_topics_are_made_than_the_policy_allows() -> None:
     run(scenario())
 
 
-def test_after_the_object_was_lost_the_topic_is_still_read_and_used() -> None:
-    async def scenario() -> None:
-        world = World()
-        await dedicated(world)
-        topic = world.only
-        world.tables.lose(REF)
-        world.turn, world.history = world.operator(), []
-        await world.second()
-        assert world.only == topic
-
-    run(scenario())
-
-
-def test_after_both_stores_were_lost_what_is_named_like_ours_is_read_and_told_and_not_written() -> None:
-    async def scenario() -> None:
-        world = World()
-        await dedicated(world)
-        name = world.only.name
-        world.tables.lose(REF)
-        world.redis.wipe()
-        world.turn, world.history = world.operator(), []
-        outcome = await world.second()
-        assert name in world.table.read_set
-        assert (world.table.topics, world.table.routes) == ((), ())
-        assert ready(outcome).reason is Reason.UNLISTED_TOPIC
-        assert name in ready(outcome).message
-
-    run(scenario())
-
-
-def test_a_deleted_policy_returns_the_key_and_keeps_the_topic_in_the_read_set() -> None:
-    async def scenario() -> None:
-        world = World()
-        await dedicated(world)
-        name = world.only.name
-        await world.turn.retire(world.now, seed=1)
-        assert (world.table.routes, world.only.phase) == ((), Phase.RETURN)
-        assert name in world.table.read_set
-
-    run(scenario())
-
-
-def test_a_tombstone_stays_as_long_as_a_dedicated_topic_holds_records() -> None:
-    async def scenario() -> None:
-        world = World()
-        await dedicated(world)
-        name = world.only.name
-        for _ in range(5):
-            await world.second()
-        await world.turn.retire(world.now, seed=1)
-        for _ in range(3):
-            stored = world.tables.peek(REF)
-            assert stored is not None
-            assert not await bury(world.ports, REF, stored, world.now)
-        world.brokers.delete(name)
-        assert stored is not None
-        assert await bury(world.ports, REF, stored, world.now)
-        assert world.tables.peek(REF) is None
-
-    run(scenario())
-
-
 def test_a_table_of_the_former_signing_key_is_signed_anew_under_a_higher_epoch() -> None:
     async def scenario() -> None:
         world = World()
@@ -454,23 +220,6 @@ def test_a_table_of_the_former_signing_key_is_signed_anew_under_a_higher_epoch()
         for _ in range(3):
             await world.second()
         assert world.table == after
-
-    run(scenario())
-
-
-def test_of_two_operators_the_one_that_loses_the_race_stops_and_says_so() -> None:
-    async def scenario() -> None:
-        world = World()
-        await loud(world)
-        await world.until("the name stands", phase=Phase.PREPARE)
-        other = world.operator()
-        outcomes = []
-        for _ in range(30):
-            await world.second()
-            outcomes.append(await other.step(world.now, seed=1))
-        topics = {name for name in world.brokers.names if name.startswith(PREFIX)}
-        assert topics <= set(world.table.read_set)
-        assert [topic.phase for topic in world.table.topics].count(Phase.ACTIVE) == 1
 
     run(scenario())
 

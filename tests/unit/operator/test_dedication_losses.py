@@ -1,0 +1,103 @@
+"""Dedicated topics while operators are killed, race or lose their stores, and policies go."""
+
+from __future__ import annotations
+
+from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.loop import bury
+from hotkey_sdk.routing.table import Phase
+from tests.simulation.memory import CONFIG
+from tests.unit.operator.dedicated_world import PREFIX, REF, World, dedicated, loud, ready, run
+
+
+def test_an_operator_that_was_killed_after_it_made_a_topic_does_not_adopt_it() -> None:
+    async def scenario() -> None:
+        world = World()
+        await loud(world)
+        await world.until("the name stands", phase=Phase.PREPARE)
+        first = world.only.name
+        await world.topics.create(first, world.only.partitions, CONFIG)
+        world.turn = world.operator()
+        await world.until("another one is used", phase=Phase.ACTIVE)
+        assert world.only.name != first
+        assert first in world.table.read_set
+
+    run(scenario())
+
+
+def test_after_the_object_was_lost_the_topic_is_still_read_and_used() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        topic = world.only
+        world.tables.lose(REF)
+        world.turn, world.history = world.operator(), []
+        await world.second()
+        assert world.only == topic
+
+    run(scenario())
+
+
+def test_after_both_stores_were_lost_what_is_named_like_ours_is_read_and_told_and_not_written() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        name = world.only.name
+        world.tables.lose(REF)
+        world.redis.wipe()
+        world.turn, world.history = world.operator(), []
+        outcome = await world.second()
+        assert name in world.table.read_set
+        assert (world.table.topics, world.table.routes) == ((), ())
+        assert ready(outcome).reason is Reason.UNLISTED_TOPIC
+        assert name in ready(outcome).message
+
+    run(scenario())
+
+
+def test_a_deleted_policy_returns_the_key_and_keeps_the_topic_in_the_read_set() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        name = world.only.name
+        await world.turn.retire(world.now, seed=1)
+        assert (world.table.routes, world.only.phase) == ((), Phase.RETURN)
+        assert name in world.table.read_set
+
+    run(scenario())
+
+
+def test_a_tombstone_stays_as_long_as_a_dedicated_topic_holds_records() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        name = world.only.name
+        for _ in range(5):
+            await world.second()
+        await world.turn.retire(world.now, seed=1)
+        for _ in range(3):
+            stored = world.tables.peek(REF)
+            assert stored is not None
+            assert not await bury(world.ports, REF, stored, world.now)
+        world.brokers.delete(name)
+        assert stored is not None
+        assert await bury(world.ports, REF, stored, world.now)
+        assert world.tables.peek(REF) is None
+
+    run(scenario())
+
+
+def test_of_two_operators_the_one_that_loses_the_race_stops_and_says_so() -> None:
+    async def scenario() -> None:
+        world = World()
+        await loud(world)
+        await world.until("the name stands", phase=Phase.PREPARE)
+        other = world.operator()
+        outcomes = []
+        for _ in range(30):
+            await world.second()
+            outcomes.append(await other.step(world.now, seed=1))
+        topics = {name for name in world.brokers.names if name.startswith(PREFIX)}
+        assert topics <= set(world.table.read_set)
+        assert [topic.phase for topic in world.table.topics].count(Phase.ACTIVE) == 1
+
+    run(scenario())
