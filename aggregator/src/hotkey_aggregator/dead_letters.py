@@ -92,7 +92,7 @@ class DeadLetterCarrier:
         self._base, self._topic = base, topic
         self._metrics = metrics
         self._sources: Collection[Source] = ()
-        self._refused: set[tuple[Source, int]] = set()
+        self._refused: set[tuple[Source, int, int]] = set()
         self._errors: list[str] = []
         self._batch = FEWEST_LETTERS
         self._topic_exists = False
@@ -134,7 +134,7 @@ class DeadLetterCarrier:
         if not self._sources:
             return ()
         found = self._store.undelivered(self._sources, self._batch + len(self._refused))
-        return [letter for letter in found if (letter.source, letter.offset) not in self._refused]
+        return [letter for letter in found if letter.place not in self._refused]
 
     def _make_topic(self) -> None:
         if self._topic_exists:
@@ -181,7 +181,7 @@ class DeadLetterCarrier:
                 return
             self._errors.append(error.str())
             if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                self._refused.add((letter.source, letter.offset))
+                self._refused.add(letter.place)
 
         return note
 

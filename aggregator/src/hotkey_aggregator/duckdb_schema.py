@@ -84,5 +84,11 @@ _VERSION_2 = f"""
     drop table offsets; drop table counts; drop table events; drop table rejected;
 """
 
-MIGRATIONS = (_VERSION_1, _VERSION_2)
+# Where a log was cut off and written anew, another record stands at the offset.
+_VERSION_3 = """
+    alter table dead add column leader_epoch integer default -1;
+    alter table outbox add column leader_epoch integer default -1;
+"""
+
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Entry n takes a file from schema version n to n + 1. Entries are only ever appended."""

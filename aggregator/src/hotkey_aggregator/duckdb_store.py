@@ -82,8 +82,9 @@ _MOVE = """
 """
 
 _UNDELIVERED = """
-    select topic, "partition", topic_id, "offset", reason, detail, key, value, headers, timestamp
-    from outbox join dead using (source, "offset") join sources on source = number
+    select topic, "partition", topic_id, "offset", reason, detail, key, value, headers, timestamp,
+           leader_epoch
+    from outbox join dead using (source, "offset", leader_epoch) join sources on source = number
     where source in (select unnest(?::integer[]))
     order by "offset", topic, "partition", topic_id limit ?
 """
@@ -211,8 +212,10 @@ class DuckDBStore:
         with self._file.snapshot() as cursor:
             rows = cursor.execute(
                 """
-                select topic, "partition", topic_id, "offset", reason, detail, key, value, headers, timestamp
-                from dead left join outbox using (source, "offset") join sources on source = number
+                select topic, "partition", topic_id, "offset", reason, detail, key, value, headers, timestamp,
+                       leader_epoch
+                from dead left join outbox using (source, "offset", leader_epoch)
+                     join sources on source = number
                 order by "offset" desc, topic, "partition", topic_id limit ?
                 """,
                 [limit],
@@ -236,6 +239,7 @@ class DuckDBStore:
                     """
                     delete from outbox using letters
                     where outbox.source = letters.source and outbox."offset" = letters."offset"
+                      and outbox.leader_epoch = letters.leader_epoch
                     """
                 )
 
@@ -313,7 +317,7 @@ class DuckDBStore:
             self._file.rows(_INSERT_REST.format(into=into, sums=sums))
 
     def _add_dead(self, dead: Sequence[DeadLetter], numbers: _Numbers) -> int:
-        letters = list({(letter.source, letter.offset): letter for letter in dead}.values())
+        letters = list({letter.place: letter for letter in dead}.values())
         table = _places(letters, numbers)
         for name, kind, values in (
             ("reason", pa.string(), [letter.reason.value for letter in letters]),
@@ -327,15 +331,17 @@ class DuckDBStore:
         with self._file.tables(letters=table):
             self._file.rows(
                 """
-                insert into outbox select source, "offset", key, value, headers
-                from letters anti join dead using (source, "offset")
+                insert into outbox (source, "offset", leader_epoch, key, value, headers)
+                select source, "offset", leader_epoch, key, value, headers
+                from letters anti join dead using (source, "offset", leader_epoch)
                 """
             )
             return int(
                 self._file.rows(
                     """
-                    insert into dead select source, "offset", reason, detail, timestamp
-                    from letters anti join dead using (source, "offset")
+                    insert into dead (source, "offset", leader_epoch, reason, detail, timestamp)
+                    select source, "offset", leader_epoch, reason, detail, timestamp
+                    from letters anti join dead using (source, "offset", leader_epoch)
                     """
                 )[0][0]
             )
@@ -382,6 +388,7 @@ def _places(letters: Sequence[DeadLetter], numbers: _Numbers) -> pa.Table:
         {
             "source": pa.array([numbers[letter.source] for letter in letters], pa.int32()),
             "offset": pa.array([letter.offset for letter in letters], pa.int64()),
+            "leader_epoch": pa.array([letter.leader_epoch for letter in letters], pa.int32()),
         }
     )
 
@@ -400,7 +407,7 @@ def _conflict(clicks: Clicks, row: int) -> Conflict:
 
 
 def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
-    topic, partition, topic_id, offset, reason, detail, key, value, headers, timestamp = row
+    topic, partition, topic_id, offset, reason, detail, key, value, headers, timestamp, leader_epoch = row
     return DeadLetter(
         Source(topic, partition, topic_id),
         offset,
@@ -410,4 +417,5 @@ def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
         value,
         _headers.decode(headers) if headers is not None else (),
         timestamp,
+        leader_epoch,
     )

@@ -216,6 +216,7 @@ class Pending:
 
     def _letter(self, rows: Rows, index: int, error: NotAClickError) -> DeadLetter:
         record = rows.records[index]
+        epoch = record.leader_epoch()
         letter = DeadLetter(
             self._sources[rows.source_of[index]],
             int(rows.offsets[index]),
@@ -225,6 +226,7 @@ class Pending:
             _bytes(record.value()),
             tuple((name, _bytes(value)) for name, value in record.headers() or ()),
             record.timestamp()[1],
+            -1 if epoch is None else epoch,
         )
         kept = (letter.key, *(value for _, value in letter.headers))
         self._bytes += sum(len(one) for one in kept if one) + sum(len(name) for name, _ in letter.headers)

@@ -21,13 +21,16 @@ LETTER_BYTES = 300
 """What a dead letter takes beside its key and value, about."""
 
 _INSERT = """
-    insert into dead
-    select * from unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::text[], %s::text[],
-                         %s::bytea[], %s::bytea[], %s::bytea[], %s::bigint[])
+    insert into dead (topic, topic_id, "partition", "offset", leader_epoch,
+                      reason, detail, key, value, headers, "timestamp")
+    select * from unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::integer[], %s::text[],
+                         %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bigint[])
     on conflict do nothing
 """
 
-_LETTER = 'topic, "partition", topic_id, "offset", reason, detail, key, value, headers, "timestamp"'
+_LETTER = (
+    'topic, "partition", topic_id, "offset", reason, detail, key, value, headers, "timestamp", leader_epoch'
+)
 
 _NEWEST = f'select {_LETTER} from dead order by "offset" desc, topic, "partition" limit %s'
 
@@ -40,8 +43,8 @@ _UNDELIVERED = f"""
 
 _DELIVERED = """
     update dead set delivered = true, key = null, value = null, headers = null
-    where (topic, topic_id, "partition", "offset") in
-          (select * from unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[]))
+    where (topic, topic_id, "partition", "offset", leader_epoch) in
+          (select * from unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::integer[]))
 """
 
 # What is there under the id already stays as it is, and its like without one beside it.
@@ -50,8 +53,8 @@ _NAME = """
     from unnest(%s::text[], %s::text[]) as named (topic, topic_id)
     where held.topic = named.topic and held.topic_id = '' and not exists (
         select from dead as other
-        where (other.topic, other.topic_id, other."partition", other."offset")
-            = (named.topic, named.topic_id, held."partition", held."offset"))
+        where (other.topic, other.topic_id, other."partition", other."offset", other.leader_epoch)
+            = (named.topic, named.topic_id, held."partition", held."offset", held.leader_epoch))
 """
 
 
@@ -119,13 +122,22 @@ def _places(letters: Sequence[DeadLetter]) -> list[Sequence[object]]:
         [letter.source.topic_id for letter in letters],
         [letter.source.partition for letter in letters],
         [letter.offset for letter in letters],
+        [letter.leader_epoch for letter in letters],
     ]
 
 
 def _letter(row: Sequence[Any]) -> DeadLetter:
-    topic, partition, topic_id, offset, reason, detail, key, value, headers, timestamp = row
+    topic, partition, topic_id, offset, reason, detail, key, value, headers, timestamp, leader_epoch = row
     decoded = [] if headers is None else msgspec.msgpack.decode(headers, type=list[tuple[str, bytes | None]])
     source = Source(topic, partition, topic_id)
     return DeadLetter(
-        source, offset, Reason(reason), unescaped(detail), key, value, tuple(decoded), timestamp
+        source,
+        offset,
+        Reason(reason),
+        unescaped(detail),
+        key,
+        value,
+        tuple(decoded),
+        timestamp,
+        leader_epoch,
     )

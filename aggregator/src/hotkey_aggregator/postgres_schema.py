@@ -84,6 +84,12 @@ MIGRATIONS = (
               group by minute, advertiser_id, ad_id) as held
         group by minute;
     """,
+    """
+    -- Where a log was cut off and written anew, another record stands at the offset.
+    alter table dead add column leader_epoch integer not null default -1;
+    alter table dead drop constraint dead_pkey;
+    alter table dead add primary key (topic, topic_id, "partition", "offset", leader_epoch);
+    """,
 )
 """Entry n takes a store from schema version n to n + 1. Entries are only ever appended."""
 

@@ -85,6 +85,14 @@ class DeadLetter:
     headers: tuple[tuple[str, bytes | None], ...] = ()
     timestamp: int = -1
     """Unix milliseconds that the record bore; -1: none."""
+    leader_epoch: int = -1
+    """Of the leader that wrote the record; -1 where it is not known. Where a log was cut off and written anew
+    another record stands at the offset, which this tells apart."""
+
+    @property
+    def place(self) -> tuple[Source, int, int]:
+        """What tells it apart from every other one."""
+        return self.source, self.offset, self.leader_epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ class ModelStore:
         self._positions: dict[Source, Position] = {}
         self._ids: dict[str, tuple[int, int]] = {}  # digest, and when it arrived
         self._windows: dict[Window, tuple[int, int]] = defaultdict(lambda: (0, 0))
-        self._dead: dict[tuple[Source, int], DeadLetter] = {}
-        self._undelivered: set[tuple[Source, int]] = set()
+        self._dead: dict[tuple[Source, int, int], DeadLetter] = {}
+        self._undelivered: set[tuple[Source, int, int]] = set()
         self._clicks = self._forgotten = 0
 
     def opened_again(self, keeping: Keeping) -> ModelStore:
@@ -95,7 +95,7 @@ class ModelStore:
         return conflicts
 
     def _bury(self, dead: Sequence[DeadLetter]) -> int:
-        new = {(letter.source, letter.offset): letter for letter in dead}
+        new = {letter.place: letter for letter in dead}
         new = {place: letter for place, letter in new.items() if place not in self._dead}
         self._dead.update(new)
         self._undelivered |= new.keys()
@@ -138,9 +138,8 @@ class ModelStore:
     def delivered(self, letters: Sequence[DeadLetter]) -> None:
         with self._lock:
             for letter in letters:
-                place = (letter.source, letter.offset)
-                self._undelivered.discard(place)
-                self._dead[place] = replace(self._dead[place], key=None, value=None, headers=())
+                self._undelivered.discard(letter.place)
+                self._dead[letter.place] = replace(self._dead[letter.place], key=None, value=None, headers=())
 
     def expire(self, now: int) -> None:
         with self._lock:

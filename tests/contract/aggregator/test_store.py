@@ -359,6 +359,26 @@ def test_dead_letters_of_another_topic_id_are_others(store: Store) -> None:
     assert (committed.dead, set(store.dead(9))) == (1, {letter(P0), letter(anew)})
 
 
+def test_a_dead_letter_where_another_stood_before_its_log_was_cut_off_is_another(store: Store) -> None:
+    # given a dead letter that was brought, and one that waits
+    brought = replace(letter(P0, 4, "brought"), value=b"brought", leader_epoch=3)
+    waiting = replace(letter(P0, 5, "waiting"), value=b"waiting", leader_epoch=3)
+    store.commit(Flush(dead=(brought, waiting), moves=move(P0, None, 6)))
+    store.delivered([brought])
+
+    # when another leader wrote others there, and all is read again
+    others = tuple(replace(one, value=b"other", leader_epoch=5) for one in (brought, waiting))
+    store.commit(Flush(moves=move(P0, 6, 4)))
+    committed = store.commit(Flush(dead=(*others, *others, waiting), moves=move(P0, 4, 6)))
+
+    # then they are kept and brought, too
+    assert (committed.dead, store.totals().dead) == (2, 4)
+    found = list(store.undelivered([P0], limit=9))
+    assert set(found) == {waiting, *others}
+    store.delivered(others)
+    assert list(store.undelivered([P0], limit=9)) == [waiting]
+
+
 def test_a_dead_letter_is_kept_whole_until_it_is_delivered(open_store: OpenStore) -> None:
     # given a record with all that one can have, and one with nothing
     full = DeadLetter(

@@ -124,6 +124,29 @@ def test_records_of_many_partitions_keep_their_columns_together() -> None:
     assert (set(columns.advertiser_ids), set(columns.ad_ids)) == ({"nike"}, {"ad"})
 
 
+@dataclass(frozen=True)
+class Keyed(Read):
+    """A record under any key."""
+
+    record_key: bytes | None = None
+
+    def key(self) -> bytes | None:  # type: ignore[override]
+        return self.record_key
+
+
+@pytest.mark.parametrize("key", [b"nike", b"nike:7", b"adidas", b"adidas:1", b"a:1", b"", b"\xff", None])
+def test_whose_a_click_is_says_its_value_whatever_its_key(key: bytes | None) -> None:
+    pending = assigned(P0)
+    clicks = [Click(f"{name}:1", name, "ad:2", "user", NOW) for name in ("a:1", "nike")]
+
+    pending.take([Keyed(P0, at, encode(click), record_key=key) for at, click in enumerate(clicks)], NOW)
+
+    columns = pending.flush(NOW).clicks
+    assert list(columns.event_ids) == ["a:1:1", "nike:1"]
+    assert list(columns.advertiser_ids) == ["a:1", "nike"]
+    assert list(columns.ad_ids) == ["ad:2", "ad:2"]
+
+
 def test_payloads_of_one_id_have_the_same_digest_only_if_they_are_the_same() -> None:
     pending = assigned(P0)
     bodies = [value("a"), value("a"), value("a", cost=1)]
@@ -148,6 +171,7 @@ def test_a_bad_record_moves_the_offset_and_is_kept_whole() -> None:
         b"bad",
         (("trace", b"1"), ("none", None)),
         NOW,
+        3,
     )
     assert [move.position.next_offset for move in flush.moves] == [3]
     assert where(flush) == {"a": (P0, 1)}
