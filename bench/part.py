@@ -49,6 +49,7 @@ PARTS = {
     "members": "bench.members",
     "freshness": "bench.freshness",
     "propagation": "bench.propagation",
+    "dedicated": "bench.dedicated",
     "resend": "bench.resend",
 }
 ANSWER = "answer.json"  # what a part's process leaves in its folder
