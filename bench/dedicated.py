@@ -47,8 +47,9 @@ class Round(msgspec.Struct, frozen=True):
     """One round, in seconds from the operator's decision.
 
     `named`: the RoutingTable object lists the topic for the key. `recorded`: it has the topic's id too.
-    `read`: every group has committed an offset on each partition. None: so it was before. `active`: the object says that it is written. `published`: Redis has that. `first`: the first
-    record was handed to a producer that went there.
+    `read`: every group has committed an offset on each partition. None: so it was before. `active`: it
+    says that the topic is written. `published`: Redis has that. `first`: the first record was handed to a
+    producer that went there.
     """
 
     warm: bool
@@ -354,7 +355,8 @@ _METHOD = f"""## A topic of its own
 partitions. Then one key is so hot that it does not fit on the base topic. Two groups must read a topic before
 it is written: an aggregator (DuckDB) and a plain program with `hotkey_sdk.Consumer`, both as they are
 shipped. The dedicated topic has {OWN_PARTITIONS} partitions. *Warm*: the policy says
-`dedicatedTopic.warm: 1`, and the key turns hot when that topic is idle and read by both. *New*: there is none.
+`dedicatedTopic.warm: 1`, and the key turns hot when that topic is idle and read by both. *New*: there is
+none.
 
 - The **decision** is the moment at which the operator's turn has planned what it then tells by the Event
   `Preparing` (`planned_ms` of its log line `table written`). The key has been hot for some seconds by then,
