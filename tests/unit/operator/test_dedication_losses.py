@@ -101,3 +101,21 @@ def test_of_two_operators_the_one_that_loses_the_race_stops_and_says_so() -> Non
         assert [topic.phase for topic in world.table.topics].count(Phase.ACTIVE) == 1
 
     run(scenario())
+
+
+def test_a_topic_is_not_written_while_redis_does_not_hold_the_table_that_lists_it() -> None:
+    async def scenario() -> None:
+        world = World()
+        await world.second()
+        before = world.redis.snapshot()
+        await loud(world)
+        for _ in range(30):
+            await world.second()
+            world.redis.restore(before)  # as after a failover to a copy that is never up to date
+            for topic in world.table.topics:
+                for partition in range(topic.partitions):
+                    world.committed.commit("billing", topic.name, partition, 0)
+        assert [topic.phase for topic in world.table.topics] == [Phase.PREPARE]
+        await world.until("Redis keeps it", phase=Phase.ACTIVE)
+
+    run(scenario())
