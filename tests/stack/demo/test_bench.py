@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from bench import freshness, members, onset, overhead, senders, sink
+from bench import dedicated, freshness, members, onset, overhead, propagation, resend, senders, sink
 from bench.imbalance import rows as imbalance
 from bench.imbalance.peers import Method
 from bench.imbalance.rows import Workload
@@ -100,3 +100,39 @@ def test_the_cost_of_counting_a_click_is_measured_on_both_stores_and_for_the_pee
     assert set(found.missing) <= {"quix"}  # where its packages are not installed
     assert all(found.cost(row) > 0 and found.peak(row) > 0 for row in found.rows)
     assert all(each.steady.events >= found.plan.least for each in found.measures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_propagation_to_every_client_is_measured_for_each_way(tmp_path: Path) -> None:
+    found = bench(tmp_path / "out", "propagation", propagation.Propagation)
+
+    assert set(found.epochs) == {way.name for way in propagation.WAYS}
+    clients = propagation.PROCESSES * propagation.CLIENTS
+    for epoch in (epoch for epochs in found.epochs.values() for epoch in epochs):
+        assert epoch.began < 0 < epoch.published
+        assert len(epoch.applied) == clients
+        assert min(epoch.applied) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_first_record_in_a_warm_and_in_a_new_topic_is_measured(tmp_path: Path) -> None:
+    found = bench(tmp_path / "out", "dedicated", dedicated.Dedicated)
+
+    assert found.failures == []
+    assert {each.warm for each in found.rounds} == {True, False}
+    for each in found.rounds:
+        assert 0 < each.named < each.active <= each.published
+        assert each.active < each.first
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_tail_is_measured_for_each_way_that_a_topic_can_refuse(tmp_path: Path) -> None:
+    found = bench(tmp_path / "out", "resend", resend.Resend)
+
+    assert len(found.raw) == 1
+    assert [tail.refusal for tail in found.tails] == list(resend.Refusal)
+    assert all(tail.seconds > 0 for tail in found.tails)
+    assert {each.case for each in found.costs} == set(resend.peers_of(found.path))
