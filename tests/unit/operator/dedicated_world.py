@@ -99,10 +99,14 @@ class World:
         self.consume()
         self.turn.spec = self.spec
         outcome = await self.turn.step(self.now, seed=int(self.now))
+        self.check()
+        return outcome
+
+    def check(self) -> None:
+        """What the object holds now keeps the invariants."""
         if (stored := self.tables.peek(REF)) is not None:
             check_invariants(self.history, stored.table)
             self.history.append(stored.table)
-        return outcome
 
     def produce(self) -> None:
         published = self.published()
