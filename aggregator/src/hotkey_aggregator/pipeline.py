@@ -267,10 +267,12 @@ class Pipeline:
     def _begin_flush(self) -> None:
         self._flush_due = time.monotonic() + self._rules.limits.seconds
         flush = self._pending.flush(self._clock.now())
-        if flush.moves:
-            self._assignment.note_flush(flush.moves)
-            self._flight.begin(flush)
-            self._metrics.pending.set(0)
+        if not flush.moves:
+            self._writer.ask(flush.now)
+            return
+        self._assignment.note_flush(flush.moves)
+        self._flight.begin(flush)
+        self._metrics.pending.set(0)
 
     def _collect(self) -> None:
         """Take in what became of the flush that was under way, if it is done."""

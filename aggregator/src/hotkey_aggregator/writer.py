@@ -22,6 +22,7 @@ from hotkey_aggregator.store import (
     OffsetConflictError,
     Position,
     Store,
+    StoreError,
     StoreUnavailableError,
     was_committed,
 )
@@ -65,8 +66,9 @@ class Writer:
         self._dice = dice or random.Random()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._give_up = threading.Event()
+        self._question: Future[None] | None = None
         self.outages = outages or Outages()
-        """Of a store that a flush waits for."""
+        """Of a store that did not take the last flush."""
 
     def commit(self, flush: Flush) -> Future[Written]:
         """Write a flush, however long it takes.
@@ -81,6 +83,15 @@ class Writer:
         """Run another writing call of the store, once."""
         return self._thread.submit(job)
 
+    def ask(self, now: int) -> None:
+        """When the store did not answer and there is nothing to flush: ask whether it does again.
+
+        What waited may have been given up with its partitions, and there may never be any more to tell by.
+        Waits for nothing; `now` in unix milliseconds.
+        """
+        if self.outages.current is not None and (self._question is None or self._question.done()):
+            self._question = self._thread.submit(self._ask, now)
+
     def give_up(self) -> None:
         """Do not try the flush again that waits for the store."""
         self._give_up.set()
@@ -89,6 +100,14 @@ class Writer:
         """End the thread when what it does is done; what waits is left."""
         self.give_up()
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self, now: int) -> None:
+        try:
+            self._store.commit(Flush(now=now))
+        except StoreError as error:
+            self.outages.note(error)
+        else:
+            self.outages.end()
 
     def _commit(self, flush: Flush) -> Written:
         attempt = 0

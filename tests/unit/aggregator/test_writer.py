@@ -149,6 +149,58 @@ def test_a_flush_that_is_given_up_is_not_tried_again(monkeypatch: pytest.MonkeyP
         assert flight.exception(10) is AWAY
 
 
+def test_a_store_that_was_away_for_a_flush_that_was_given_up_is_asked_whether_it_answers_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given an outage in which the flush was given up with its partitions
+    monkeypatch.setattr("hotkey_aggregator.writer.pause_seconds", lambda *_: 60.0)
+    store = FaultyStore(*[fail_with(AWAY)] * 2)
+    with writing_to(store) as writer:
+        flight = writer.commit(FLUSH)
+        writer.give_up()
+        assert flight.exception(10) is AWAY
+
+        # when it is asked while it is away, and again
+        seen = []
+        for _ in range(2):
+            writer.ask(now=7)
+            writer.do(lambda: None).result(10)
+            seen.append(writer.outages.current is None)
+
+        # then the end of the outage is known, and nothing was written
+        assert seen == [False, True]
+        assert store.totals() == ModelStore().totals()
+
+        # and there is nothing to ask any more
+        writer.ask(now=7)
+        writer.do(lambda: None).result(10)
+        assert store.tries == 3
+
+
+def test_one_question_at_a_time_waits_for_a_store_that_does_not_answer() -> None:
+    # given a store that hangs
+    hangs, back = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        back.wait(10)
+
+    store = FaultyStore(hang)
+    with writing_to(store) as writer:
+        writer.outages.note(AWAY)
+        writer.ask(now=7)
+        assert hangs.wait(10)
+
+        # when it is asked again and again
+        for _ in range(5):
+            writer.ask(now=7)
+        back.set()
+        writer.do(lambda: None).result(10)
+
+    # then
+    assert store.tries == 1
+
+
 def test_writing_calls_are_done_one_after_the_other() -> None:
     order: list[str] = []
 
