@@ -26,6 +26,7 @@ class Lookout:
         pending: Pending,
         lateness_milliseconds: int,
         clock: Callable[[], int],
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._assignment = assignment
@@ -33,7 +34,8 @@ class Lookout:
         self._lateness = lateness_milliseconds
         self._clock = clock
         self._due = 0.0
-        self._heard = time.monotonic()
+        self._seconds = seconds
+        self._heard = seconds()
         self._living: frozenset[Source] = frozenset()
 
     @property
@@ -44,7 +46,7 @@ class Lookout:
     @property
     def silent_seconds(self) -> float:
         """How long Kafka has told nothing of what it was asked."""
-        return time.monotonic() - self._heard
+        return self._seconds() - self._heard
 
     def look(self, topics: Callable[[], set[str]]) -> int | None:
         """Take in the look that is complete, and begin the next when it is due.
@@ -53,7 +55,7 @@ class Lookout:
         """
         found = self._cluster.answer()
         lag = None if found is None else self._take(found)
-        now = time.monotonic()
+        now = self._seconds()
         if now >= self._due:
             places = self._assignment.places
             self._due = now + LOOK_SECONDS * max(1.0, len(places) / PARTITIONS_A_LOOK)
@@ -62,7 +64,7 @@ class Lookout:
 
     def _take(self, look: Look) -> int | None:
         if look.whole or look.ends:
-            self._heard = time.monotonic()
+            self._heard = self._seconds()
         if look.whole:
             self._living = frozenset(
                 Source(name, partition, facts.id)
