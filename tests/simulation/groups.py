@@ -18,6 +18,15 @@ class MemoryGroups:
         """Commit the offset of the next record that the group wants."""
         self._offsets.setdefault((group, topic), {})[partition] = offset
 
+    def offset(self, group: str, topic: str, partition: int) -> int | None:
+        """What the group has committed on a partition."""
+        return self._offsets.get((group, topic), {}).get(partition)
+
+    def forget_topic(self, topic: str) -> None:
+        """The topic was deleted, and the coordinators drop what was committed on it."""
+        for name in [name for name in self._offsets if name[1] == topic]:
+            del self._offsets[name]
+
     def delete_before(self, topic: str, partition: int, offset: int) -> None:
         """Let the log begin at `offset`, as retention does."""
         self._starts[topic, partition] = offset

@@ -133,6 +133,10 @@ class MemoryBrokers:
         """The records of a partition from `offset` on."""
         return self._topics[name].partitions[partition][offset:]
 
+    def end(self, name: str, partition: int) -> int:
+        """The end offset of a partition."""
+        return len(self._topics[name].partitions[partition])
+
     async def topic(self, name: str) -> TopicFacts | None:
         topic = self._topics.get(name)
         if topic is None:

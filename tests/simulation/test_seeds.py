@@ -54,4 +54,4 @@ def test_a_client_that_accepts_a_lower_epoch_is_found_when_redis_falls_back_to_a
 
 def test_a_client_that_ignores_the_users_of_an_ordered_route_is_found_even_without_faults() -> None:
     report = simulate(1, Parts(choose=whatever_the_order), faults=())
-    assert any("after a later one" in problem for problem in report.problems), report
+    assert any("not where earlier ones are" in problem for problem in report.problems), report

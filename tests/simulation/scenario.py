@@ -1,0 +1,167 @@
+"""What a run is about: the policy, what producers send, and what must have become of it by when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from hotkey_operator.engine.spec import PolicySpec, parse_spec
+from tests.simulation.faults import DEDICATED_ALONE, Kind, Season
+
+TOPIC = "clicks"
+GROUP, BYSTANDER = "aggregator", "billing"
+NIKE, ADIDAS = b"nike", b"adidas"
+PRODUCERS = 3
+HOT_AT = 6.0
+LAG_SECONDS = 10
+
+Rates = Mapping[bytes, float]  # records/s of one producer, by key
+
+
+class Shape(StrEnum):
+    """What the policy asks for; the seed says which."""
+
+    UNORDERED = "no order"
+    PER_USER = "per user"
+    OUTGROWS = "a key that outgrows the base topic"
+    PER_KEY = "order per key"
+    WARM = "a topic ready ahead of need"
+
+
+class Bystander(StrEnum):
+    """What a second consumer group, which has no SDK, does before it is in order."""
+
+    NONE = "there is none"
+    UNLISTED = "it reads the base topic, and the policy does not name it"
+    DOES_NOT_FOLLOW = "the policy names it, and it reads the base topic alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A moment long after the last fault at which all must be as it should. `hot`: keys that are hot then."""
+
+    at: float
+    hot: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One seed's. Times are seconds of the run."""
+
+    shape: Shape
+    bystander: Bystander
+    partitions: int
+    more_partitions: int
+    policy: Mapping[str, Any]
+    hot: tuple[tuple[float, float, bytes], ...]  # from, to, key
+    hot_rate: float
+    quiet: Rates
+    seasons: tuple[Season, ...]
+    looks: tuple[Look, ...]
+    in_order_at: float  # when the bystander is put in order
+    thaw_at: float
+    end: float
+
+    @property
+    def dedicates(self) -> bool:
+        return self.shape in (Shape.OUTGROWS, Shape.PER_KEY, Shape.WARM)
+
+    @property
+    def never(self) -> frozenset[Kind]:
+        """Faults that cannot happen here."""
+        return frozenset() if self.dedicates else DEDICATED_ALONE
+
+    def rates(self, now: float) -> dict[bytes, float]:
+        """What one producer sends."""
+        loud = {key: self.hot_rate / PRODUCERS for since, until, key in self.hot if since <= now < until}
+        return {**self.quiet, **loud}
+
+    def spec(self, now: float) -> PolicySpec:
+        """The policy as it stands at that time."""
+        if self.bystander is Bystander.UNLISTED and now >= self.in_order_at:
+            groups = self.policy.get("consumers", {}).get("groups", [])
+            return parse_spec({**self.policy, "consumers": {"groups": groups, "ignore": [BYSTANDER]}})
+        return parse_spec(dict(self.policy))
+
+
+def _quiet(keys: int, rate: float) -> dict[bytes, float]:
+    """Each of `keys` with so many records/s of all producers; some look like shards of others."""
+    names = [b"k%d" % each if each % 4 else b"k%d:%d" % (each, each) for each in range(keys)]
+    return dict.fromkeys(names, rate / PRODUCERS)
+
+
+def of(seed: int, unadopted: int = 0) -> Scenario:
+    """The scenario of a seed. `unadopted`: producers that know no tables; then the key is hotter."""
+    shape = tuple(Shape)[seed % len(Shape)]
+    if shape in (Shape.UNORDERED, Shape.PER_USER):
+        return _spread(seed, shape, unadopted)
+    return _dedicated(seed, shape)
+
+
+def _spread(seed: int, shape: Shape, unadopted: int) -> Scenario:
+    policy: dict[str, Any] = {
+        "topic": TOPIC,
+        "dimensions": [{"name": "user_id", "from": {"header": "user"}}],
+        "trigger": {"recordsPerSecond": 40},
+        "release": {"for": "6s"},
+    }
+    if shape is Shape.PER_USER:
+        policy["spread"] = {"by": [["user_id"]], "ordering": "PerDimension"}
+    if seed // 5 % 2:
+        policy["trigger"] = {"recordsPerSecond": 40, "lagSeconds": LAG_SECONDS}
+        policy["consumers"] = {"groups": [GROUP]}
+    return Scenario(
+        shape=shape,
+        bystander=Bystander.NONE,
+        partitions=6,
+        more_partitions=9,
+        policy=policy,
+        hot=((HOT_AT, 54.0, NIKE),),
+        hot_rate=180.0 if unadopted else 60.0,
+        quiet=_quiet(20, 1.2),
+        seasons=(Season(3.0, 32.0, 2, 7), Season(56.0, 66.0, 0, 3)),
+        looks=(Look(54.0, (NIKE,)), Look(98.0, ())),
+        in_order_at=0.0,
+        thaw_at=76.0,
+        end=98.0,
+    )
+
+
+def _dedicated(seed: int, shape: Shape) -> Scenario:
+    turn = seed // len(Shape)
+    policy: dict[str, Any] = {
+        "topic": TOPIC,
+        "dimensions": [{"name": "user_id", "from": {"header": "user"}}],
+        "trigger": {"recordsPerSecond": 10},
+        "release": {"for": "5s"},
+        "dedicatedTopic": {"enabled": True},
+        "limits": {"changesPerMinute": 60},
+        "consumers": {"groups": [GROUP]},
+    }
+    if turn % 2 and shape is not Shape.PER_KEY:
+        policy["spread"] = {"by": [["user_id"]], "ordering": "PerDimension"}
+    if shape is Shape.PER_KEY:
+        policy["spread"] = {"ordering": "PerKey"}
+    if shape is Shape.WARM:
+        policy["dedicatedTopic"] = {"enabled": True, "warm": 1, "partitions": 5}
+    bystander = tuple(Bystander)[turn // 2 % len(Bystander)]
+    if bystander is Bystander.DOES_NOT_FOLLOW:
+        policy["consumers"] = {"groups": [GROUP, BYSTANDER]}
+    again_at = 66.0 if turn % 3 else 88.0  # while nike's topic is on its way back, or idle
+    return Scenario(
+        shape=shape,
+        bystander=bystander,
+        partitions=4,
+        more_partitions=5,
+        policy=policy,
+        hot=((HOT_AT, 60.0, NIKE), (again_at, 1e9, ADIDAS)),
+        hot_rate=24.0 if shape is Shape.PER_KEY else 54.0,
+        quiet=_quiet(12, 0.7),
+        seasons=(Season(3.0, 32.0, 2, 8), Season(61.0, 76.0, 0, 4)),
+        looks=(Look(60.0, (NIKE,)), Look(124.0, (ADIDAS,))),
+        in_order_at=22.0,
+        thaw_at=96.0,
+        end=124.0,
+    )
