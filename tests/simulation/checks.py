@@ -6,6 +6,8 @@ from collections import defaultdict
 from itertools import pairwise
 
 from hotkey_aggregator.store import CountQuery
+from hotkey_operator.engine.dedicated import like, weaker
+from hotkey_operator.engine.model import TopicSeen
 from hotkey_sdk.routing.names import dedicated_prefix
 from hotkey_sdk.routing.table import Phase, Table
 from tests.simulation.faults import Kind
@@ -88,13 +90,23 @@ def _check_dedicated(world: World, moment: Look, table: Table) -> None:
 
 def _check_topics(world: World, table: Table) -> None:
     for topic in table.topics:
-        if world.brokers.seen(topic.name) is None:
+        seen = world.brokers.seen(topic.name)
+        if seen is None:
             world.fail(f"{topic.name} is {topic.phase.value} and does not exist")
+        elif seen.topic_id != topic.topic_id:
+            world.fail(f"{topic.name} is {topic.phase.value} and is another topic of that name")
+        elif topic.phase is Phase.ACTIVE and (found := _weaker(world, seen)):
+            world.fail(f"{topic.name} is written and is weaker than the base topic: {', '.join(found)}")
         elif topic.phase not in (Phase.ACTIVE, Phase.IDLE):
             world.fail(f"{topic.name} is still in {topic.phase.value} at {world.now():.0f} s")
     idle = sum(topic.phase is Phase.IDLE for topic in table.topics)
     if world.scenario.shape is Shape.WARM and not idle:
         world.fail(f"no topic is ready ahead of need: {described(table)}")
+
+
+def _weaker(world: World, seen: TopicSeen) -> tuple[str, ...]:
+    base = world.brokers.seen(TOPIC)
+    return weaker(seen.config, like(base.config, base.partitions, seen.partitions)) if base else ()
 
 
 def check_freshness(world: World, by: float) -> None:
@@ -127,6 +139,8 @@ def check_records(world: World) -> None:
         world.fail(
             f"of {len(ledger.told_twice)} records the caller was told twice, such as {ledger.told_twice[0]}"
         )
+    for mistake in world.sink.mistakes:
+        world.fail(mistake)
     if totals := world.sink.store.totals().dead:
         world.fail(f"{totals} records were taken for no clicks")
 
@@ -136,6 +150,10 @@ def check_ends(world: World) -> None:
     for producer in world.producers:
         if producer.on_its_way:
             world.fail(f"{producer.name} still has {producer.on_its_way} records on their way")
+    living, ledger = tuple(f"{producer.name}-" for producer in world.producers), world.ledger
+    ended = ledger.acknowledged.keys() | ledger.failed
+    if silent := [one for one in ledger.sent if one not in ended and one.startswith(living)]:
+        world.fail(f"of {len(silent)} records their callers were told nothing, such as {min(silent)}")
 
 
 def _counted(world: World) -> dict[str, dict[str, int]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hotkey_aggregator.store import (
     Committed,
     Flush,
     OffsetConflictError,
+    Position,
     StoreUnavailableError,
     was_committed,
 )
+from hotkey_aggregator.windows import Source
 from hotkey_aggregator.writer import pause_seconds
 from tests.contract.aggregator.model_store import ModelStore
 from tests.simulation.faults import Kind
@@ -30,6 +33,7 @@ class Sink:
     weather: Weather
     kill_next: bool = False
     freeze_next: float = 0.0
+    mistakes: list[str] = field(default_factory=list)
 
     async def commit(self, flush: Flush, member: Process, killed: asyncio.Event) -> Committed:
         """One attempt. Raises what a store raises."""
@@ -53,9 +57,18 @@ class Sink:
             if chance.random() < 0.3:
                 await self.parts.commit(self.store, flush, pause)  # it took effect, and the answer was lost
             raise StoreUnavailableError("the store does not answer")
+        before = self.store.positions()
         committed = await self.parts.commit(self.store, flush, pause)
+        self._compare(flush, before)
         await pause()
         return committed
+
+    def _compare(self, flush: Flush, before: Mapping[Source, Position]) -> None:
+        """A flush is taken only where it began at what the store held."""
+        for move in flush.moves:
+            held = before[move.source].next_offset if move.source in before else None
+            if held != move.expected:
+                self.mistakes.append(f"a flush of {move.source} from {move.expected} was taken at {held}")
 
     async def _freeze(self, member: Process, seconds: float, step: int) -> None:
         self.weather.tell(f"{member.name} is frozen at step {step} of a flush for {seconds:.1f} s")

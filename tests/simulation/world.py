@@ -32,7 +32,7 @@ from tests.simulation.memory import (
 )
 from tests.simulation.parts import Parts
 from tests.simulation.producers import SimulatedProducer
-from tests.simulation.scenario import GROUP, PRODUCERS, TOPIC, Bystander
+from tests.simulation.scenario import BYSTANDER, GROUP, PRODUCERS, TOPIC, Bystander
 from tests.simulation.sink import Sink
 from tests.simulation.weather import (
     FaultyBrokers,
@@ -218,6 +218,30 @@ class World:
             if topic.name not in before and topic.name in self.recorded:
                 self.fail(f"epoch {table.epoch} gives the name {topic.name} a second time")
         self.recorded |= {topic.name for topic in table.topics}
+        self._check_readers(table, last)
+
+    def _check_readers(self, table: Table, last: Table | None) -> None:
+        """What is written from now on, every group that has to read it reads."""
+        before = {route.topic for route in last.routes} if last is not None else set()
+        for topic in table.topics:
+            seen = self.brokers.seen(topic.name)
+            is_new = topic.phase is Phase.ACTIVE and topic.name not in before
+            if not is_new or seen is None or seen.topic_id != topic.topic_id:
+                continue
+            for group in self._registered():
+                held = [self.groups.offset(group, topic.name, place) for place in range(topic.partitions)]
+                if None in held:
+                    told = f"writes to {topic.name}, which group {group} does not read"
+                    self.fail(f"epoch {table.epoch} {told}")
+
+    def _registered(self) -> tuple[str, ...]:
+        """The groups that a topic waits for: those of the policy, and one that it names not at all."""
+        match self.scenario.bystander:
+            case Bystander.DOES_NOT_FOLLOW:
+                return GROUP, BYSTANDER
+            case Bystander.UNLISTED if self.now() < self.scenario.in_order_at:
+                return GROUP, BYSTANDER
+        return (GROUP,)
 
     def published(self, epoch: int, envelope: bytes) -> None:  # noqa: ARG002
         """Redis holds another table now."""
