@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import kopf
+from kopf._cogs.structs.references import Insights
 from prometheus_client import disable_created_metrics, start_http_server
 
 from hotkey_operator import __version__, logs
@@ -19,7 +20,7 @@ from hotkey_operator.adapters.kubernetes import Connection, KubernetesSecrets, K
 from hotkey_operator.adapters.producer_reports import ProducerReports
 from hotkey_operator.adapters.prometheus import Http
 from hotkey_operator.adapters.redis import RedisDistribution
-from hotkey_operator.adapters.resources import wait_until_served
+from hotkey_operator.adapters.resources import end_where_unserved, wait_until_served
 from hotkey_operator.adapters.signer import EnvelopeSigner, new_secret_data
 from hotkey_operator.adapters.sources import PolicySources
 from hotkey_operator.adapters.topics import KafkaTopics
@@ -86,7 +87,7 @@ async def _run(settings: Settings) -> None:
         sources = PolicySources(Http(), reports)
         ports = Ports(brokers, distribution, tables, signer, groups, sources, topics)
         governor = Governor(ports, tables, metrics)
-        await _govern(settings, governor)
+        await _govern(settings, governor, api)
     finally:
         await distribution.close()
         await groups.close()
@@ -140,18 +141,29 @@ async def _signer(settings: Settings, api: Connection) -> EnvelopeSigner:
         ) from None
 
 
-async def _govern(settings: Settings, governor: Governor) -> None:
+async def _govern(settings: Settings, governor: Governor, api: Connection) -> None:
     burials = asyncio.create_task(governor.bury_tombstones(settings.namespaces))
     port = settings.liveness_port
     logs.say("operator starts", version=__version__, namespaces=list(settings.namespaces) or "all")
     try:
-        await kopf.operator(
-            registry=governor.registry(),
-            standalone=True,
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
-            liveness_endpoint=f"http://{settings.host}:{port}/healthz" if port else None,
-        )
+        while True:
+            found, unserved = Insights(), asyncio.Event()
+            ending = asyncio.create_task(end_where_unserved(found, unserved))
+            try:
+                await kopf.operator(
+                    registry=governor.registry(),
+                    standalone=True,
+                    clusterwide=not settings.namespaces,
+                    namespaces=settings.namespaces,
+                    liveness_endpoint=f"http://{settings.host}:{port}/healthz" if port else None,
+                    insights=found,
+                    stop_flag=unserved,
+                )
+            finally:
+                ending.cancel()
+            if not unserved.is_set():
+                break
+            await wait_until_served(api)
     finally:
         burials.cancel()
         logs.say("operator ended")

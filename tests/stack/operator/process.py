@@ -44,6 +44,7 @@ class Operator:
             "HOTKEY_METRICS_PORT": str(self.metrics),
             **more,
         }
+        self.program: tuple[str, ...] = ("-m", "hotkey_operator")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,7 +54,7 @@ class Operator:
 
     def launch(self) -> None:
         """Start it, again if it ended, and wait for nothing."""
-        command = [sys.executable, "-m", "hotkey_operator", "run"]
+        command = [sys.executable, *self.program, "run"]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from devstack import Stack, crds, tools
 from tests.chart.commands import Program
 from tests.stack.operator.process import Operator
@@ -12,14 +14,16 @@ from tests.stack.operator.scene import ROOT, Scene
 from tests.stack.operator.waiting import eventually
 
 
+@pytest.mark.parametrize("program", ["hotkey_operator", "tests.stack.operator.hasty"])
 def test_an_operator_that_starts_before_its_resources_governs_once_they_are_there(
-    make_stack: Callable[..., Stack], tmp_path: Path
+    make_stack: Callable[..., Stack], tmp_path: Path, program: str
 ) -> None:
     stack = make_stack()
     kubectl = Program(tools.kubectl(), (f"--kubeconfig={stack.kubernetes.kubeconfig}",))
     kubectl("create", "namespace", "early")
     scene = Scene(stack, kubectl, "early", tmp_path)
     operator = Operator(stack, "early", tmp_path)
+    operator.program = ("-m", program)
     operator.launch()
     try:
         eventually("it says what it waits for", lambda: operator.told("waiting for the custom resources"))

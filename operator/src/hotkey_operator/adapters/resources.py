@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from kopf._cogs.structs.references import Insights
 from kubernetes import client
 from urllib3.exceptions import HTTPError
 
@@ -39,6 +40,18 @@ async def wait_until_served(api: Connection) -> None:
         if not await asyncio.to_thread(_is_initializing, api):
             break
         await asyncio.sleep(RETRY_SECONDS)
+
+
+async def end_where_unserved(found: Insights, unserved: asyncio.Event) -> None:
+    """Set `unserved` where Kopf has looked for our kinds and found no policies: it never looks again.
+
+    An API server that went away after `wait_until_served`, and comes back without them for its first
+    seconds, makes it so.
+    """
+    await found.ready_resources.wait()
+    if all(resource.plural != POLICIES for resource in found.watched_resources):
+        logs.say("custom resources were not served when they were looked for", then="looking again")
+        unserved.set()
 
 
 def _is_initializing(api: Connection) -> bool:
