@@ -34,8 +34,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--rate",
         type=float,
-        default=2_200.0,
-        help="records/s of all producers (default 2200; more in surges)",
+        default=1_900.0,
+        help="records/s of all producers (default 1900; more in surges)",
     )
     add("--faults", type=int, default=None, help="how many (default: one each 13 seconds)")
     add("--folder", type=Path, default=FOLDER, help="for logs and summary; emptied first (default .soak)")

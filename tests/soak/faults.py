@@ -37,6 +37,9 @@ class Kind(StrEnum):
     QUEUE_FULL = "producer's queue full"
 
 
+PAUSES = (Kind.PAUSE_OPERATOR, Kind.PAUSE_AGGREGATOR, Kind.PAUSE_PRODUCER)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`kind` strikes `target` at `at` seconds and is over after `seconds`. `skew`: of a clock, in seconds."""
@@ -69,13 +72,7 @@ _LASTS: dict[Kind, tuple[float, float]] = {
     Kind.SKEW_AGGREGATOR: (5.0, 30.0),
     Kind.QUEUE_FULL: (0.0, 0.0),
 }
-_MAY_BE_LONG = (
-    Kind.PAUSE_OPERATOR,
-    Kind.PAUSE_AGGREGATOR,
-    Kind.PAUSE_PRODUCER,
-    Kind.KILL_REDIS,
-    Kind.API_GONE,
-)
+_MAY_BE_LONG = (*PAUSES, Kind.KILL_REDIS, Kind.API_GONE)
 
 
 def draw(chance: random.Random, count: int, first: float, last: float) -> tuple[Fault, ...]:

@@ -98,6 +98,7 @@ class Soak:
             if fault is not None and at >= fault.at:
                 self.strikes.strike(fault)
                 fault = next(strikes, None)
+            self.strikes.supervise()
             if at - copied_at >= COPY_SECONDS:
                 copied_at = at
                 self.strikes.keep_copy()
@@ -138,6 +139,7 @@ class Soak:
         agreement: Agreement | None = None
         deadline = time.monotonic() + self._plan.goals.converge_seconds
         while time.monotonic() < deadline:
+            self.strikes.supervise()
             agreement = self.watch.agreement()
             if agreement is not None and agreement.holds:
                 self._say(f"converged: {agreement}")
@@ -164,6 +166,7 @@ class Soak:
             took = time.monotonic() - began
             if proof.lost == 0 or took > LOST_SECONDS:
                 return proof, took
+            self.strikes.supervise()
             self._say(f"{proof.counted} of {proof.acked} acknowledged are counted")
             time.sleep(ASK_AGAIN_SECONDS)
 
@@ -205,7 +208,8 @@ class Soak:
             converged_seconds=None if converged is None else round(converged, 1),
             counted_seconds=round(counted_seconds, 1),
             epochs_back=(*self.watch.went_back, *self._epochs_back()),
-            duplicates_in_kafka=self._duplicates(),
+            ended_by_themselves=dict(self.strikes.ended),
+            read_twice=self._duplicates(),
             sent_again=sum(story.sent_again for story in stories),
             queue_full=sum(story.queue_full for story in stories),
             not_acknowledged=dict(failed),

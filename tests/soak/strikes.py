@@ -6,12 +6,13 @@ Faults of one target come one after the other, those of different targets side b
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from devstack.part import Part
-from tests.soak.faults import BURST, Fault, Kind
-from tests.soak.programs import ProducerProgram
+from tests.soak.faults import BURST, PAUSES, Fault, Kind
+from tests.soak.programs import ProducerProgram, Program
 from tests.soak.world import World
 
 Healing = Callable[[], None]
@@ -30,6 +31,8 @@ class Strikes:
         self._pending: list[Future[None]] = []
         self._given_up = threading.Event()
         self._copy = b""
+        self._revivals: dict[str, Future[None]] = {}
+        self.ended: Counter[str] = Counter()
         self.done: list[Fault] = []
 
     def strike(self, fault: Fault) -> None:
@@ -40,10 +43,33 @@ class Strikes:
         """Remember what Redis holds: the copy that it falls back to later."""
         self._pending.append(self._of("redis").submit(self._copy_redis))
 
+    def supervise(self) -> None:
+        """Start again what has ended by itself, as Kubernetes would: a member that was frozen until another
+        had its partitions is refused by the store, and ends."""
+        for program in self._world.programs:
+            if isinstance(program, ProducerProgram) and self._world.is_told_to_stop:
+                continue
+            waits = self._revivals.get(program.name)
+            if not program.is_running and (waits is None or waits.done()):
+                self._revivals[program.name] = self._of(program.name).submit(self._revive, program)
+
+    def _revive(self, program: Program) -> None:
+        if program.is_running or self._given_up.is_set():
+            return
+        self._say(f"{program.name} has ended by itself: it is started again")
+        self.ended[program.name] += 1
+        self._start(program)
+
+    def _start(self, program: Program) -> None:
+        if isinstance(program, ProducerProgram):
+            self._world.begin(program)
+        else:
+            program.launch()
+
     def finish(self) -> None:
         """Wait until all that was begun is over; raises what went wrong with it."""
-        for threads in self._threads.values():
-            threads.shutdown(wait=True)
+        for threads in list(self._threads.values()):
+            threads.submit(_nothing).result()
         for future in self._pending:
             future.result()
 
@@ -90,21 +116,14 @@ class Strikes:
                 return lambda: world.order_of("skews", fault.target, 0.0)
             case Kind.QUEUE_FULL:
                 world.order_of("bursts", fault.target, BURST)
-            case Kind.KILL_PRODUCER:
-                return self._killed_producer(fault.target)
-            case Kind.PAUSE_OPERATOR | Kind.PAUSE_AGGREGATOR | Kind.PAUSE_PRODUCER:
-                return _paused(world.program(fault.target))
             case _:
                 program = world.program(fault.target)
+                self._revive(program)
+                if fault.kind in PAUSES:
+                    return _paused(program)
                 program.kill()
-                return program.launch
+                return lambda: self._start(program)
         return _nothing
-
-    def _killed_producer(self, name: str) -> Healing:
-        producer = self._world.program(name)
-        assert isinstance(producer, ProducerProgram)
-        producer.kill()
-        return lambda: self._world.begin(producer)
 
 
 def _killed(part: Part) -> Healing:

@@ -21,7 +21,10 @@ class Goals(msgspec.Struct, frozen=True):
 
 class Summary(msgspec.Struct, frozen=True):
     """`seconds`: of load. `records`: acknowledged. `route_changes` and `faults` by kind. `lost`, `twice` and
-    `unknown`: ids. `orphans`: dedicated topics that no table lists. `converged_seconds` None: it did not."""
+    `unknown`: ids. `orphans`: dedicated topics that no table lists. `converged_seconds` None: it did not.
+    `ended_by_themselves`: processes, which an aggregator may after a long pause. `read_twice`: records that
+    were left out, as their ids were counted before.
+    """
 
     seed: int
     seconds: float
@@ -39,7 +42,8 @@ class Summary(msgspec.Struct, frozen=True):
     converged_seconds: float | None
     counted_seconds: float
     epochs_back: tuple[str, ...]
-    duplicates_in_kafka: int
+    ended_by_themselves: Mapping[str, int]
+    read_twice: int
     sent_again: int
     queue_full: int
     not_acknowledged: Mapping[str, int]
@@ -70,6 +74,8 @@ class Summary(msgspec.Struct, frozen=True):
                 self.records_per_second < goals.records_per_second
             ),
         }
+        unasked = [name for name in self.ended_by_themselves if not name.startswith("aggregator")]
+        found[f"ended by themselves: {', '.join(unasked)}"] = bool(unasked)
         slow = self.converged_seconds is not None and self.converged_seconds > goals.converge_seconds
         found[f"agreed only after {self.converged_seconds} s"] = slow
         return msgspec.structs.replace(
@@ -90,7 +96,7 @@ class Summary(msgspec.Struct, frozen=True):
             f"{changes} route changes: {_listed(self.route_changes)}",
             f"{faults} faults: {_listed(self.faults)}",
             f"{self.lost} lost, {self.twice} counted twice, {self.unknown} never sent, "
-            f"{self.dead_letters} dead letters; {self.duplicates_in_kafka} were read twice and counted once",
+            f"{self.dead_letters} dead letters; {self.read_twice} were read twice and counted once",
             f"{self.dedicated_topics} dedicated topics, {len(self.orphans)} in no table; {converged}; "
             f"all counted {self.counted_seconds:.1f} s after the end",
         ]

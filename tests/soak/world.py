@@ -100,6 +100,11 @@ class World:
     def programs(self) -> tuple[Program, ...]:
         return (self.operator, *self.aggregators, *self.producers)
 
+    @property
+    def is_told_to_stop(self) -> bool:
+        """Whether producers are to end."""
+        return self._orders.stop
+
     def program(self, name: str) -> Program:
         return next(each for each in self.programs if each.name == name)
 
