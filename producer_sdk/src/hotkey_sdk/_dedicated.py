@@ -28,8 +28,10 @@ DeliveryCallback = Callable[[KafkaError | None, Message], None]
 HeadersLike = Any  # what confluent_kafka takes: a dict, or a list of (name, value)
 
 _ANY = -1
+_WAIT, _FULL, _BASE = Way.WAIT, Way.FULL, Way.BASE  # an enum is slow to ask for its members
 _RECORDS = 100_000  # librdkafka's defaults of queue.buffering.max.messages
 _KIBIBYTES = 1_048_576  # and queue.buffering.max.kbytes
+_TRY_SECONDS = 1.0  # how long a transaction's record waits for those before it, once for a dedicated topic
 _RECORD_BYTES = 200  # of a record that is held, beside its key and value
 
 # _DESTROY is none of them: librdkafka ends requests with it when it lets go of a broker, too.
@@ -52,7 +54,9 @@ _produce = confluent_kafka.Producer.produce
 _flush = confluent_kafka.Producer.flush
 
 # A transaction with nothing but refused records can end the producer (librdkafka cannot abort what the broker
-# never began). The next one with its transactional.id must not meet the same end.
+# never began). So to a dedicated topic that has taken nothing from this producer yet, a transaction writes
+# only after brokers have taken another record of it. Where a topic is lost that was written before, the next
+# producer with the same transactional.id must not meet the same end.
 _broke_transactions: dict[tuple[object, str], str] = {}
 
 log = logging.getLogger("hotkey_sdk")
@@ -89,6 +93,7 @@ class DedicatedSends:
         default = kafka.get("on_delivery")
         self.default_callback: DeliveryCallback | None = default if callable(default) else None
         self._transactional = kafka.get("transactional.id")
+        self.watching = self._transactional is not None  # whether to be told of each delivery
         self.lock = threading.RLock()  # a signal handler may produce while this thread holds it
         self.book: Resends[Again] = Resends(
             int(kafka.get("queue.buffering.max.messages", _RECORDS)),
@@ -99,8 +104,12 @@ class DedicatedSends:
         self._ended: list[tuple[Again, KafkaError]] = []  # whose callers are still to be told
         self._topics: dict[str, frozenset[str]] = {}  # by base topic, those that its table writes to
         self._closed: dict[str, str] = {}  # as it was told in the log
+        self._end = ""  # what to say where it cannot be
+        self._fatal: KafkaException | None = None
         self._broken: str | None = None  # why the transaction has to be aborted
         self._written: set[str] = set()  # dedicated topics, in this transaction
+        self._proven: set[str] = set()  # dedicated topics that have taken a record of a transaction
+        self._diverted: dict[str, bool] = {}  # others, in this transaction: whether it waited for nothing
         self.went_to_base = 0  # without having tried the dedicated topic
 
     def adopt(self, base: str, topics: frozenset[str]) -> None:
@@ -110,7 +119,9 @@ class DedicatedSends:
                 if (why := _broke_transactions.get((self._transactional, topic))) is not None:
                     self.book.close(topic, why, float("inf"))
             self._topics[base] = topics
-            self.book.forget_others({name for named in self._topics.values() for name in named})
+            named = {name for each in self._topics.values() for name in each}
+            self.book.forget_others(named)
+            self._proven &= named
             self._tell()
 
     def send(
@@ -126,27 +137,28 @@ class DedicatedSends:
         """As `produce` with the destination `to`, or with the base topic where that is not to be used."""
         producer = self._producer()
         assert producer is not None, "its own method runs"
-        if self._broken is not None:
-            raise self._must_abort(KafkaError._STATE)
-        if self.kept:
-            self.drain()
-        book = self.book
-        with self.lock:
-            queue = book.queue(to.topic, to.partition)
-            way, number = book.enter(queue, time.monotonic() if book.any_closed else 0.0)
-            if way is Way.WAIT:
-                book.wait(queue, _again(base, value, key, callback, timestamp, headers))
-                return
-        if way is Way.FULL:
-            raise BufferError("Local: Queue full")
-        if way is Way.BASE:
+        if self._transactional is not None and not self._may_write(producer, to.topic):
             self.went_to_base += 1
             _produce(producer, base, value, key, _ANY, callback, None, timestamp, headers)
             return
-        sent = Sent(self, queue, number, base, key, callback, timestamp or int(time.time() * 1000), headers)
+        book = self.book
+        if book.kept or self._ended:
+            self.drain()
+        with self.lock:
+            queue = book.queue(to.topic, to.partition)
+            way, number = book.enter(queue, time.monotonic() if book.any_closed else 0.0)
+            if way is _WAIT:
+                book.wait(queue, _again(base, value, key, callback, timestamp, headers))
+                return
+        if way is _FULL:
+            raise BufferError("Local: Queue full")
+        if way is _BASE:
+            self.went_to_base += 1
+            _produce(producer, base, value, key, _ANY, callback, None, timestamp, headers)
+            return
+        kept = headers.copy() if headers and isinstance(headers, dict | list) else headers
+        sent = Sent(self, queue, number, base, key, callback, timestamp or time.time_ns() // 1_000_000, kept)
         shard_key = key if to.key is None else to.key
-        if self._transactional:
-            self._written.add(to.topic)
         try:
             _produce(producer, to.topic, value, shard_key, to.partition, sent, None, timestamp, headers)
         except KafkaException as error:
@@ -157,6 +169,22 @@ class DedicatedSends:
         except BaseException:  # the client's queue is full, or an argument is wrong: nothing was sent
             self._cancel(queue)
             raise
+
+    def _may_write(self, producer: confluent_kafka.Producer, topic: str) -> bool:
+        """Whether this transaction may write to the topic: if that is refused, it can be aborted.
+
+        It can when brokers have taken a record of it: the first for the topic goes to base, and at the second
+        all before it are waited for, once. Raises `KafkaException` where a record was refused already.
+        """
+        if self._broken is not None:
+            raise self._fatal or self._must_abort(KafkaError._STATE)
+        if topic not in self._proven and topic not in self._written and topic not in self._closed:
+            waited = self._diverted.get(topic)
+            self._diverted[topic] = waited is not None
+            if waited is not False or _flush(producer, _TRY_SECONDS) != 0:
+                return False
+        self._written.add(topic)
+        return True
 
     def _refused_at_once(
         self, producer: confluent_kafka.Producer, sent: Sent, value: str | bytes | None, error: KafkaError
@@ -268,10 +296,14 @@ class DedicatedSends:
         """Nothing of the new transaction was sent or refused yet."""
         self._broken = None
         self._written.clear()
+        self._diverted.clear()
 
     def explained(self, error: KafkaException) -> KafkaException:
         """The error, or one that says why this transaction cannot be committed."""
         cause = error.args[0] if error.args else None
+        if isinstance(cause, KafkaError) and cause.fatal() and self._broken is not None:
+            self._fatal = KafkaException(KafkaError(cause.code(), f"{cause.str()}: {self._end}", fatal=True))
+            return self._fatal
         if not isinstance(cause, KafkaError) or not cause.txn_requires_abort():
             return error
         if self._broken is None and cause.code() in _UNUSABLE:  # it says so of the transaction, of no record
@@ -284,9 +316,11 @@ class DedicatedSends:
         return KafkaException(KafkaError(code, self._broken, retriable=True, txn_requires_abort=True))
 
     def _break(self, topic: str, error: KafkaError) -> None:
-        self._broken = (
-            f"the dedicated topic {topic} refused records of this transaction ({error.name()}): "
-            "abort it and repeat it, its records will go to the base topic"
+        refused = f"the dedicated topic {topic} refused records of this transaction ({error.name()})"
+        self._broken = f"{refused}: abort it and repeat it, its records will go to the base topic"
+        self._end = (
+            f"{refused}, the brokers accepted none of it, and librdkafka can abort no such transaction: this "
+            "producer has ended. Make a new one with the same transactional.id and repeat the transaction"
         )
         self.book.close(topic, error.name(), float("inf"))
         _broke_transactions[self._transactional, topic] = error.name()
@@ -298,6 +332,15 @@ class DedicatedSends:
         if due:
             self.drain()
 
+    def delivered(self, queue: Queue[Again], due: bool) -> None:
+        """One more record was, and that may be news: its topic was closed, or had not taken any yet."""
+        with self.lock:
+            self._tell()
+            if self._transactional is not None:
+                self._proven.add(queue.topic)
+        if due:
+            self.drain()
+
     def _tell(self) -> None:
         closed = self.book.closed()
         for topic in closed.keys() - self._closed.keys():
@@ -305,48 +348,30 @@ class DedicatedSends:
         for topic in self._closed.keys() - closed.keys():
             log.info("event=dedicated_topic_open_again topic=%s", topic)
         self._closed = closed
-
-    def delivered(self, queue: Queue[Again]) -> None:
-        """One more record was, and that is news: others wait for it, or its topic was closed."""
-        with self.lock:
-            due = self.book.delivered(queue)
-            if self._closed:
-                self._tell()
-        if due:
-            self.drain()
+        self.watching = bool(closed) or self._transactional is not None
 
 
-class Sent:
+class Sent(msgspec.Struct, gc=False, eq=False):
     """The delivery callback of one record that went to a dedicated topic."""
 
-    __slots__ = ("base", "callback", "headers", "key", "number", "queue", "sends", "timestamp")
-
-    def __init__(
-        self,
-        sends: DedicatedSends,
-        queue: Queue[Again],
-        number: int,
-        base: str,
-        key: str | bytes,
-        callback: DeliveryCallback | None,
-        timestamp: int,
-        headers: HeadersLike | None,
-    ) -> None:
-        self.sends = sends
-        self.queue = queue
-        self.number = number
-        self.base = base
-        self.key = key
-        self.callback = callback
-        self.timestamp = timestamp
-        self.headers = headers.copy() if isinstance(headers, dict | list) else headers
+    sends: DedicatedSends
+    queue: Queue[Again]
+    number: int
+    base: str
+    key: str | bytes
+    callback: DeliveryCallback | None
+    timestamp: int
+    headers: HeadersLike | None
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
         sends = self.sends
         if error is not None:
             sends.failed(self, error, message)
             return
-        sends.delivered(self.queue)
+        with sends.lock:
+            due = sends.book.delivered(self.queue)
+        if due or sends.watching:
+            sends.delivered(self.queue, due)
         callback = self.callback or sends.default_callback
         if callback is not None:
             callback(None, message)

@@ -251,7 +251,8 @@ class Producer(_Slots):
 
     def begin_transaction(self) -> None:
         """As `confluent_kafka.Producer.begin_transaction`."""
-        super().begin_transaction()
+        with explaining(self._dedicated):
+            super().begin_transaction()
         if self._dedicated is not None:
             self._dedicated.begin_transaction()
 
@@ -264,6 +265,15 @@ class Producer(_Slots):
         """
         with explaining(self._dedicated):
             super().commit_transaction(*args, **keywords)
+
+    def abort_transaction(self, *args: float, **keywords: float) -> None:
+        """As `confluent_kafka.Producer.abort_transaction`.
+
+        Where the brokers accepted nothing of a transaction, since a dedicated topic refused all of it, the
+        error can be fatal, and says what to do.
+        """
+        with explaining(self._dedicated):
+            super().abort_transaction(*args, **keywords)
 
     def send_offsets_to_transaction(self, *args: Any, **keywords: Any) -> None:
         """As `confluent_kafka.Producer.send_offsets_to_transaction`; its errors as those of a commit."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -351,7 +350,8 @@ def _broken_transaction(dedicated: Dedicated, producer: hotkey_sdk.Producer) -> 
         try:
             producer.produce(dedicated.scene.topic, "a plain one", "adidas")
             assert producer.flush(SECONDS) == 0
-            producer.produce(dedicated.scene.topic, "x", "nike", dimensions={"user_id": 1})
+            for _ in range(2):
+                producer.produce(dedicated.scene.topic, "x", "nike", dimensions={"user_id": 1})
             producer.commit_transaction(SECONDS)
         except KafkaException as error:
             found.append(error.args[0])
@@ -361,9 +361,11 @@ def _broken_transaction(dedicated: Dedicated, producer: hotkey_sdk.Producer) -> 
     return found[0]
 
 
-def _in_a_transaction(scene: Scene, producer: hotkey_sdk.Producer) -> None:
-    for user in range(20):
-        producer.produce(scene.topic, f"t-{user}", "nike", dimensions={"user_id": user})
+def _in_a_transaction(
+    scene: Scene, producer: hotkey_sdk.Producer, name: str = "t", records: int = 20
+) -> None:
+    for user in range(records):
+        producer.produce(scene.topic, f"{name}-{user}", "nike", dimensions={"user_id": user})
     producer.commit_transaction(SECONDS)
 
 
@@ -382,7 +384,8 @@ def committed(scene: Scene, count: int) -> list[bytes]:
 
     def read() -> bool:
         messages = [message for message in consumer.consume(1_000, 0.2) if message.error() is None]
-        found.extend(message.value() or b"" for message in messages if message.key() == b"nike")
+        values = [message.value() or b"" for message in messages if message.key() == b"nike"]
+        found.extend(value for value in values if not value.startswith(b"id-"))  # those are no transaction's
         return len(found) >= count
 
     until(read, lambda: found)
@@ -390,17 +393,82 @@ def committed(scene: Scene, count: int) -> list[bytes]:
     return sorted(found)
 
 
-def test_a_transaction_of_refused_records_alone_is_repeated_by_a_new_producer(
-    dedicated: Dedicated,
+def test_a_transaction_tries_a_dedicated_topic_only_when_it_could_be_aborted(dedicated: Dedicated) -> None:
+    """librdkafka cannot abort a transaction of which the broker has taken nothing, and ends its producer."""
+    scene = dedicated.scene
+    producer = dedicated.producer(**{"transactional.id": scene.topic})
+    producer.init_transactions(SECONDS)
+
+    went = []
+    for records in (1, 3, 2):
+        producer.begin_transaction()
+        for _ in range(records):
+            producer.produce(
+                scene.topic,
+                "x",
+                "nike",
+                dimensions={"user_id": 1},
+                on_delivery=lambda _, m: went.append(m.topic()),
+            )
+        producer.commit_transaction(SECONDS)
+
+    base, own = scene.topic, dedicated.topic
+    assert went == [base, base, own, own, own, own], "once it took something it is written as by any producer"
+
+
+def test_a_denied_topic_ends_no_producer_that_never_wrote_to_it(
+    dedicated: Dedicated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """librdkafka cannot abort a transaction that the broker never began; its producer ends with it."""
     scene = dedicated.scene
     allow = deny(scene)
     try:
-        first = dedicated.producer(**{"transactional.id": scene.topic})
-        first.init_transactions(SECONDS)
+        plain = dedicated.producer()
+        until(lambda: _is_refused(dedicated, plain), plain.hotkey.stats)
+        for _ in range(2):  # as a process that is started again after an error, and remembers nothing
+            monkeypatch.setattr("hotkey_sdk._dedicated._broke_transactions", {})
+            producer = dedicated.producer(**{"transactional.id": scene.topic})
+            producer.init_transactions(SECONDS)
+            until(lambda: _is_committed(scene, producer), producer.hotkey.stats)  # noqa: B023
+            assert list(producer.hotkey.stats().refused_topics) == [dedicated.topic]
+    finally:
+        allow()
+
+    assert committed(scene, 20) == sorted(2 * [b"t-%d" % user for user in range(10)])
+
+
+def _is_refused(dedicated: Dedicated, producer: hotkey_sdk.Producer) -> bool:
+    dedicated.send(producer, 1)
+    assert producer.flush(SECONDS) == 0
+    return bool(producer.hotkey.stats().refused_topics)
+
+
+def _is_committed(scene: Scene, producer: hotkey_sdk.Producer) -> bool:
+    """Try once; what goes wrong has to be worth another try."""
+    producer.begin_transaction()
+    try:
+        _in_a_transaction(scene, producer, records=10)
+    except KafkaException as error:
+        if not error.args[0].retriable():
+            raise
+        producer.abort_transaction(SECONDS)
+        return False
+    return True
+
+
+def test_a_transaction_that_cannot_be_aborted_says_so_and_is_repeated_by_a_new_producer(
+    dedicated: Dedicated,
+) -> None:
+    """The dedicated topic was written before, so that a whole transaction is given to it when it is lost."""
+    scene = dedicated.scene
+    first = dedicated.producer(**{"transactional.id": scene.topic})
+    first.init_transactions(SECONDS)
+    first.begin_transaction()
+    _in_a_transaction(scene, first, "before", 2)
+    allow = deny(scene)
+    try:
         scene.clients.remove(first)  # what has ended for good cannot be closed in good order
-        until(lambda: _refused_altogether(scene, first), first.hotkey.stats)
+        errors: list[KafkaError] = []
+        until(lambda: _refused_altogether(scene, first, errors), first.hotkey.stats)
 
         second = dedicated.producer(**{"transactional.id": scene.topic})
         second.init_transactions(SECONDS)
@@ -409,16 +477,25 @@ def test_a_transaction_of_refused_records_alone_is_repeated_by_a_new_producer(
     finally:
         allow()
 
-    assert committed(scene, 20) == sorted(b"t-%d" % user for user in range(20))
+    assert committed(scene, 21) == sorted([b"before-0", *(b"t-%d" % user for user in range(20))])
+    assert (errors[0].retriable(), errors[0].txn_requires_abort(), errors[0].fatal()) == (True, True, False)
+    for error in errors[1:]:
+        assert error.fatal()
+        assert "Make a new one with the same transactional.id and repeat the transaction" in error.str()
 
 
-def _refused_altogether(scene: Scene, producer: hotkey_sdk.Producer) -> bool:
+def _refused_altogether(scene: Scene, producer: hotkey_sdk.Producer, errors: list[KafkaError]) -> bool:
     producer.begin_transaction()
-    producer.produce(scene.topic, "x", "nike", dimensions={"user_id": 1})
     try:
+        producer.produce(scene.topic, "x", "nike", dimensions={"user_id": 1})
         producer.commit_transaction(SECONDS)
-    except KafkaException:
-        with contextlib.suppress(KafkaException):  # fatal where no earlier one was committed
-            producer.abort_transaction(SECONDS)
-        return True
-    return False
+    except KafkaException as error:
+        errors.append(error.args[0])
+    if not errors:
+        return False
+    try:
+        producer.abort_transaction(SECONDS)
+        producer.begin_transaction()
+    except KafkaException as error:
+        errors.append(error.args[0])
+    return True

@@ -41,6 +41,9 @@ class Way(Enum):
     FULL = "Full"  # nothing more may wait: the caller tries again later
 
 
+_DEDICATED = Way.DEDICATED  # an enum is slow to ask for its members
+
+
 class Fate(StrEnum):
     """What became of a record that was sent to a dedicated topic."""
 
@@ -134,7 +137,7 @@ class Resends(Generic[Record]):
         number = queue.sent
         queue.sent = number + 1
         queue.open += 1
-        return Way.DEDICATED, number
+        return _DEDICATED, number
 
     def wait(self, queue: Queue[Record], record: Record) -> None:
         """Keep a record behind what was refused, after `enter` has said so."""
