@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from hotkey_operator import __main__ as command
 from hotkey_operator.adapters.kubernetes import Connection
+from hotkey_operator.adapters.resources import wait_until_served
 
-_wait = command.wait_until_served
+_wait = wait_until_served
 _waits = iter(range(1_000))
 
 
@@ -18,5 +19,5 @@ async def _wait_from_the_second_time_on(api: Connection) -> None:
 
 
 if __name__ == "__main__":
-    command.wait_until_served = _wait_from_the_second_time_on
+    vars(command)["wait_until_served"] = _wait_from_the_second_time_on
     command.main()
