@@ -41,10 +41,20 @@ class Look:
     topics: Mapping[str, TopicFacts] = field(default_factory=dict)
     ends: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """High watermarks by topic and partition, as the leaders gave them after `asked_at`."""
-    whole: bool = True
-    """Whether each topic was answered for: with what it is, or that it is not there."""
-    all_ends: bool = True
-    """Whether the end of each log that was asked for is known."""
+    untold_topics: Mapping[str, str] = field(default_factory=dict)
+    """Topics of which it is not known whether they are there, and what was said instead."""
+    untold_ends: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """Logs whose end was not told, and what was said instead."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether each topic was answered for."""
+        return not self.untold_topics
+
+    @property
+    def all_ends(self) -> bool:
+        """Whether the end of each log that was asked for is known."""
+        return not self.untold_ends
 
 
 class Cluster:
@@ -128,7 +138,7 @@ class Cluster:
         look = asked.look()
         if not look.all_ends:
             # The client remembers for ever that a new partition had no leader, unless it looks at the topic.
-            for topic in {partition.topic for partition in asked.ends}:
+            for topic in {topic for topic, _ in look.untold_ends}:
                 self._remind(topic)
         elif not look.whole:
             self._remind(min(asked.topics))
@@ -152,21 +162,30 @@ class _Asked:
 
     def look(self) -> Look:
         topics: dict[str, TopicFacts] = {}
-        whole = True
+        untold_topics: dict[str, str] = {}
         for name, future in self.topics.items():
             try:
                 description = _existing(future, 0)
-            except KafkaException:
-                whole = False
+            except KafkaException as error:
+                untold_topics[name] = error.args[0].str()
             else:
                 if description is not None:
                     topics[name] = _facts(description)
-        ends = {
-            (partition.topic, partition.partition): future.result(0).offset
-            for partition, future in self.ends.items()
-            if future.exception(0) is None
-        }
-        return Look(self.at, topics, ends, whole, len(ends) == len(self.ends))
+        ends: dict[tuple[str, int], int] = {}
+        untold_ends: dict[tuple[str, int], str] = {}
+        for partition, future in self.ends.items():
+            place = (partition.topic, partition.partition)
+            try:
+                end = future.result(0).offset
+            except KafkaException as error:
+                untold_ends[place] = error.args[0].str()
+            else:
+                # Of a log whose leader is gone the client may answer with no offset and no error.
+                if end >= 0:
+                    ends[place] = end
+                else:
+                    untold_ends[place] = "its leader does not answer"
+        return Look(self.at, topics, ends, untold_topics, untold_ends)
 
 
 def _facts(description: Any) -> TopicFacts:
