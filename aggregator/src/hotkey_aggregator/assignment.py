@@ -68,6 +68,7 @@ class Assignment:
         self._unproven: set[Place] = set()
         self._flushing: set[Place] = set()
         self._verifying: dict[Place, Position] = {}  # begun one record early
+        self._unanswered: dict[Place, float] = {}  # unplaced, and when their leader last did not answer
         self._settle_at = 0.0
 
     @property
@@ -101,6 +102,7 @@ class Assignment:
         self._unproven -= places
         for place in places:
             self._verifying.pop(place, None)
+            self._unanswered.pop(place, None)
         self._pending.release(
             [source for source in self._pending.sources if (source.topic, source.partition) in places]
         )
@@ -185,17 +187,36 @@ class Assignment:
     def _starts(self, places: set[Place]) -> dict[Place, Position | None]:
         """Where to begin; a place of which that cannot be learnt now is left out and unplaced."""
         self._unplaced |= places
-        starts: dict[Place, Position | None] = {}
         try:
             ids = self._cluster.topic_ids({topic for topic, _ in places}, ASK_SECONDS)
             stored = self._store.positions()
-            for place in sorted(places):
-                if place[0] in ids:
-                    starts[place] = self._start(Source(*place, ids[place[0]]), stored)
         except (KafkaException, StoreUnavailableError) as error:
-            log.warning(line("positions_unknown", partitions=len(places) - len(starts), detail=error))
+            log.warning(line("positions_unknown", partitions=len(places), detail=error))
+            return {}
+        sources = [Source(*place, ids[place[0]]) for place in places if place[0] in ids]
+        starts = self._starts_of(sources, stored)
         self._unplaced -= starts.keys()
         self._out_of_log -= starts.keys()
+        return starts
+
+    def _starts_of(
+        self, sources: Iterable[Source], stored: Mapping[Source, Position]
+    ) -> dict[Place, Position | None]:
+        """One without a leader keeps no other waiting: those that did not answer are asked last."""
+        starts: dict[Place, Position | None] = {}
+        failure: KafkaException | None = None
+        enough = self._seconds() + ASK_SECONDS
+        for source in sorted(sources, key=lambda one: (self._unanswered.get(one[:2], 0.0), one)):
+            place = (source.topic, source.partition)
+            try:
+                starts[place] = self._start(source, stored)
+                self._unanswered.pop(place, None)
+            except KafkaException as error:
+                failure, self._unanswered[place] = error, self._seconds()
+            if self._seconds() >= enough:
+                break
+        if failure is not None:
+            log.warning(line("positions_unknown", partitions=len(self._unanswered), detail=failure))
         return starts
 
     def _start(self, source: Source, stored: Mapping[Source, Position]) -> Position | None:

@@ -65,21 +65,32 @@ class Cluster:
         self._asked: _Asked | None = None
 
     def topics(self, names: Collection[str], timeout: float = ASK_SECONDS) -> dict[str, TopicFacts]:
-        """The topics of these names that exist. Raises KafkaException when the cluster does not tell."""
-        if not names:
-            return {}
-        asked = self._admin.describe_topics(TopicCollection(sorted(names)), request_timeout=timeout)
-        try:
-            described = {name: _existing(future, timeout) for name, future in asked.items()}
-        except KafkaException:
-            # The client waits for the controller that it knows, though that is gone, unless it looks again.
-            self._remind(min(names))
-            raise
-        return {name: _facts(found) for name, found in described.items() if found is not None}
+        """The topics of these names that exist. Raises KafkaException when one of them is not told."""
+        found = self._described(names, timeout)
+        for untold in found.untold.values():
+            raise untold
+        return found.told
 
     def topic_ids(self, names: Collection[str], timeout: float = ASK_SECONDS) -> dict[str, str]:
-        """The ids of the topics of these names that exist."""
-        return {name: facts.id for name, facts in self.topics(names, timeout).items()}
+        """The ids of the topics of these names that exist, as far as the cluster tells.
+
+        Raises KafkaException when it tells of none.
+        """
+        found = self._described(names, timeout)
+        for untold in found.untold.values():
+            if len(found.untold) == len(names):
+                raise untold
+        return {name: facts.id for name, facts in found.told.items()}
+
+    def _described(self, names: Collection[str], timeout: float) -> _Described:
+        if not names:
+            return _Described()
+        asked = self._admin.describe_topics(TopicCollection(sorted(names)), request_timeout=timeout)
+        found = _Described.of(asked, timeout)
+        if found.untold:
+            # The client waits for the controller that it knows, though that is gone, unless it looks again.
+            self._remind(min(found.untold))
+        return found
 
     def create_topic(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> None:
         """Create a topic unless it exists. Raises KafkaException when it may not be made."""
@@ -152,6 +163,28 @@ class Cluster:
 
 
 @dataclass(slots=True)
+class _Described:
+    """Topics that exist, and those of which it was not told; the others are not there."""
+
+    told: dict[str, TopicFacts] = field(default_factory=dict)
+    untold: dict[str, KafkaException] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Future[Any]], timeout: float) -> _Described:
+        """Wait for the answers."""
+        found = cls()
+        for name, future in asked.items():
+            try:
+                description = _existing(future, timeout)
+            except KafkaException as error:
+                found.untold[name] = error
+            else:
+                if description is not None:
+                    found.told[name] = _facts(description)
+        return found
+
+
+@dataclass(slots=True)
 class _Asked:
     at: int
     topics: Mapping[str, Future[Any]]
@@ -161,16 +194,6 @@ class _Asked:
         return all(future.done() for future in (*self.topics.values(), *self.ends.values()))
 
     def look(self) -> Look:
-        topics: dict[str, TopicFacts] = {}
-        untold_topics: dict[str, str] = {}
-        for name, future in self.topics.items():
-            try:
-                description = _existing(future, 0)
-            except KafkaException as error:
-                untold_topics[name] = error.args[0].str()
-            else:
-                if description is not None:
-                    topics[name] = _facts(description)
         ends: dict[tuple[str, int], int] = {}
         untold_ends: dict[tuple[str, int], str] = {}
         for partition, future in self.ends.items():
@@ -185,7 +208,9 @@ class _Asked:
                     ends[place] = end
                 else:
                     untold_ends[place] = "its leader does not answer"
-        return Look(self.at, topics, ends, untold_topics, untold_ends)
+        topics = _Described.of(self.topics, 0)
+        why = {name: error.args[0].str() for name, error in topics.untold.items()}
+        return Look(self.at, topics.told, ends, why, untold_ends)
 
 
 def _facts(description: Any) -> TopicFacts:

@@ -138,7 +138,8 @@ class Pipeline:
                 self._positions = dict(self._store.positions())
                 nameless = {source.topic for source in self._positions if not source.topic_id}
                 if nameless:
-                    self._store.name_topics(self._cluster.topic_ids(nameless))
+                    topics = self._cluster.topics(nameless)
+                    self._store.name_topics({name: facts.id for name, facts in topics.items()})
                     self._positions = dict(self._store.positions())
             except KafkaException as error:
                 self._reports.kafka_error(error.args[0])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from hotkey_aggregator.cluster import Look, TopicFacts, _Asked
+from hotkey_aggregator.cluster import Cluster, Look, TopicFacts, _Asked
 from hotkey_aggregator.lookout import LOG_SECONDS, PATIENCE_SECONDS, Lookout, Untold
 from hotkey_aggregator.pending import Pending
 
@@ -65,6 +65,31 @@ def test_a_topic_that_may_not_be_described_is_neither_there_nor_gone() -> None:
     assert "authorization failed" in look.untold_topics["secret"].lower()
 
 
+def asking(topics: dict[str, object]) -> Cluster:
+    """A cluster whose admin client answers with these."""
+    cluster = Cluster({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    client: Any = SimpleNamespace(
+        describe_topics=lambda *_, **__: {name: answered(answer) for name, answer in topics.items()},
+        list_topics=lambda *_, **__: None,
+    )
+    cluster._admin = client
+    return cluster
+
+
+def test_of_a_topic_that_is_not_told_no_other_has_to_wait_where_that_is_safe() -> None:
+    cluster = asking({"clicks": described(1), "secret": DENIED, "deleted": GONE})
+    names = ["clicks", "secret", "deleted"]
+    assert cluster.topic_ids(names) == {"clicks": "id-1"}
+    with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
+        cluster.topics(names)
+
+
+def test_when_nothing_is_told_of_any_topic_that_is_an_error() -> None:
+    with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
+        asking({"secret": DENIED, "other": DENIED}).topic_ids(["secret", "other"])
+    assert asking({}).topic_ids([]) == {}
+
+
 def test_what_is_not_told_for_long_is_said_once_a_minute_and_what_passes_is_not() -> None:
     untold, said = Untold(), []
     for now in range(200):
@@ -83,7 +108,7 @@ def test_what_is_told_again_is_not_counted_as_untold_since_then() -> None:
     assert untold.to_say({"a": "denied"}, 2 * PATIENCE_SECONDS + 1) == {"a": "denied"}
 
 
-class Cluster:
+class Repeating:
     """Answers each look with the same."""
 
     def __init__(self, look: Look) -> None:
@@ -99,7 +124,7 @@ class Cluster:
 def test_what_stops_the_watermark_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     # given a topic that may not be described, and a log without a leader
     look = found({"clicks": described(1), "secret": DENIED}, {0: end(-1001)})
-    cluster: Any = Cluster(look)
+    cluster: Any = Repeating(look)
     nothing_read: Any = SimpleNamespace(places=(), unplaced=())
     seconds = [0.0]
     lookout = Lookout(cluster, nothing_read, Pending(), 0, lambda: 0, lambda: seconds[0])
