@@ -110,6 +110,11 @@ class KeyReport(msgspec.Struct, frozen=True):
     window_seconds: _Seconds
     partitions: Annotated[tuple[PartitionCount, ...], msgspec.Meta(max_length=PARTITIONS_AT_MOST)] = ()
 
+    def __post_init__(self) -> None:
+        keys = sum(len(partition.keys) for partition in self.partitions)
+        if keys > KEYS_AT_MOST:
+            raise ValueError(f"a report of {keys} keys, at most {KEYS_AT_MOST} are allowed")
+
 
 def encode_key_report(report: KeyReport) -> bytes:
     """The report as JSON, keys in base64."""
