@@ -65,6 +65,10 @@ test-all: venv ## the same with the slow tests
 simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
 	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0)
 
+.PHONY: mutants
+mutants: venv ## break each invariant in turn and see it found (MUTANTS="NAME ..." SEEDS=n JOBS=n; DOCS=1 writes docs/invariants.md)
+	@nice $(PY) -m tests.simulation.mutants $(MUTANTS) --seeds $(or $(SEEDS),2000) --jobs $(or $(JOBS),2) $(if $(DOCS),--docs)
+
 .PHONY: fuzz
 fuzz: venv ## throw 100,000 nearly right inputs at every decoder (INPUTS=n SEED=k DECODERS="table event": only these)
 	@$(PY) -m tests.fuzz --inputs $(or $(INPUTS),100000) --seed $(or $(SEED),1) $(DECODERS)
