@@ -30,7 +30,7 @@ COMMAND = "make generate"
 
 POLICY = 'namespace="$namespace",policy="$policy"'
 GOVERNED = f"on (topic) hotkey_operator_policy_info{{{POLICY}}}"
-CHANGES = "Spread|Respread|Repartitioned|MergedBack"
+CHANGES = "Spread|Respread|Repartitioned|MergedBack|Dedicated|ReturnedToBase"
 WIDTH = 24
 
 
@@ -164,6 +164,18 @@ def decisions() -> list[Drawn]:
             "{{reason}}",
         ),
         lines("Changes of routes", "Tables with other routes, by reason.", "short", (changes, "{{reason}}")),
+        lines(
+            "Dedicated topics",
+            "Topics of their own that keys have or had, by phase; all of them are read.",
+            "short",
+            (f"max by (phase) ({of('dedicated_topics')})", "{{phase}}"),
+        ),
+        states(
+            "Topics held up",
+            "A key waits for a topic of its own, or one needs a person: why.",
+            f"max by (reason) ({of('dedicated_held_up')})",
+            "{{reason}}",
+        ),
         lines(
             "Slots that a change moved",
             "The mean part of a changed key's slots; 0 is no disturbance.",

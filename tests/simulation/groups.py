@@ -40,8 +40,8 @@ class MemoryGroups:
         offsets = self._offsets.get((group, topic), {})
         return Committed(group, {p: offset for p, offset in sorted(offsets.items()) if p < partitions})
 
-    async def reading(self, topic: str, partitions: int) -> tuple[Committed, ...]:
-        groups = sorted(group for group, read in self._offsets if read == topic)
+    async def reading(self, topic: str, partitions: int, but: Collection[str] = ()) -> tuple[Committed, ...]:
+        groups = sorted(group for group, read in self._offsets if read == topic and group not in but)
         return tuple(self._committed(group, topic, partitions) for group in groups)
 
     async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:

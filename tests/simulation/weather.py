@@ -157,9 +157,9 @@ class FaultyGroups:
             Kind.KAFKA_GONE, "committed", lambda: self._inner.committed(topic, partitions, groups)
         )
 
-    async def reading(self, topic: str, partitions: int) -> tuple[Committed, ...]:
+    async def reading(self, topic: str, partitions: int, but: Collection[str] = ()) -> tuple[Committed, ...]:
         return await self._weather.call(
-            Kind.KAFKA_GONE, "reading", lambda: self._inner.reading(topic, partitions)
+            Kind.KAFKA_GONE, "reading", lambda: self._inner.reading(topic, partitions, but)
         )
 
     async def starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:

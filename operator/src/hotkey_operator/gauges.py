@@ -165,6 +165,12 @@ def _dedicated(watched: Watched, _: Exposure) -> Values:
     return [((phase.value,), phases[phase]) for phase in Phase] if phases else []
 
 
+def _held_up(watched: Watched, _: Exposure) -> Values:
+    told = watched.decision.conditions if watched.decision else ()
+    held_up = (each for each in told if each.type is ConditionType.DEDICATED_TOPICS_READY and not each.status)
+    return [((each.reason.value,), 1) for each in held_up]
+
+
 def _topic(watched: Watched, _: Exposure) -> Values:
     return [((watched.topic,), 1)] if watched.topic else []
 
@@ -212,6 +218,7 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge("table_published", "1 while Redis holds the table last decided", _one(lambda w: w.published)),
     Gauge("hot_keys", "Keys that are spread", _one(lambda w: len(w.routes) if w.decision else None)),
     Gauge("keys", "Keys that something was decided on, by reason", _keys, ("reason",)),
+    Gauge("dedicated_held_up", "1 while something keeps a key from its own topic", _held_up, ("reason",)),
     Gauge("dedicated_topics", "Topics of their own that keys have or had, by phase", _dedicated, ("phase",)),
     Gauge(
         "records_per_second", "Rate of the whole topic", _of_decision(lambda d: d.summary.records_per_second)

@@ -121,8 +121,8 @@ class Groups(Protocol):
         """The first offset that each partition still holds; retention has deleted those before."""
         ...
 
-    async def reading(self, topic: str, partitions: int) -> tuple[Committed, ...]:
-        """Every group of the cluster that has committed on `topic`, and those that could not be asked."""
+    async def reading(self, topic: str, partitions: int, but: Collection[str] = ()) -> tuple[Committed, ...]:
+        """Every group of the cluster but these that has committed on `topic`, and those not to be asked."""
         ...
 
 

@@ -166,5 +166,6 @@ def test_the_groups_that_read_a_topic_are_those_that_committed_on_it(run: Run, w
         await world.commit(elsewhere, other, {1: 2})
         assert Committed(reader, {1: 7}) in await world.groups.reading(topic, 2)
         assert elsewhere not in {each.group for each in await world.groups.reading(topic, 2)}
+        assert reader not in {each.group for each in await world.groups.reading(topic, 2, {reader})}
 
     run(scenario())

@@ -163,6 +163,15 @@ def test_conditions_of_which_nothing_is_known_stay_as_they_were() -> None:
         assert found["Hot"] == first["conditions"][1]
 
 
+def test_the_condition_of_dedicated_topics_goes_with_them() -> None:
+    topics = replace(READY, type=ConditionType.DEDICATED_TOPICS_READY)
+    first = status(decided(conditions=(READY, topics)))
+    unknown = status(Outcome(failure="cannot read"), previous=first)
+    without = status(decided(conditions=(READY,)), previous=unknown)
+    kinds = [[each["type"] for each in told["conditions"]] for told in (first, unknown, without)]
+    assert kinds == [["Ready", "DedicatedTopicsReady"], ["Ready", "DedicatedTopicsReady"], ["Ready"]]
+
+
 def test_a_policy_that_does_not_govern_tells_nothing_of_the_object_that_it_once_wrote() -> None:
     route = Route(b"nike", "t", (), RecordKey.COMPOSITE, (Shard(1, 0),), (0,))
     stored = replace(STORED, table=msgspec.structs.replace(STORED.table, routes=(route,)))

@@ -11,6 +11,7 @@ import pytest
 from hotkey_operator.plugin.destination import DimensionError, placed
 from hotkey_operator.plugin.explain import explanation, remembered, value
 from hotkey_operator.plugin.policies import Found, find, nearest, policies, whose_shard
+from hotkey_operator.plugin.top import key_table
 from hotkey_sdk.routing.partitioner import partition_for
 from hotkey_sdk.routing.router import Router
 from hotkey_sdk.routing.table import DedicatedTopic, Phase, RecordKey
@@ -221,3 +222,7 @@ def test_a_key_with_a_topic_of_its_own_is_told_which() -> None:
     told = dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith(" "))
     assert told["Now"].strip() == "in a topic of its own, over 3 shards; order is kept per user_id"
     assert told["Own topic"].strip() == "clicks.hot.0a1b2c3d.g2, Active, 6 partitions"
+    assert "clicks.hot.0a1b2c3d.g2 (Active)" in key_table([given])[1]
+    assert value(given)["ownTopics"] == [
+        {"name": "clicks.hot.0a1b2c3d.g2", "phase": "Active", "partitions": 6}
+    ]

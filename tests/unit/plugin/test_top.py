@@ -12,10 +12,10 @@ from hotkey_operator.plugin.top import overview, values
 from tests.unit.plugin.objects import NIKE, NOW, policy, route
 
 GOLDEN = """\
-NAMESPACE   POLICY   TOPIC    KEY      RECORDS/S   SHARE       SHARDS   REASON
-ads         clicks   clicks   nike     4012        80.1%       3        Holding
-shop        clicks   clicks   adidas   50          1.0%        0        NoDominantKey
-ads         clicks   clicks   puma     <unknown>   <unknown>   3        <unknown>
+NAMESPACE   POLICY   TOPIC    KEY      RECORDS/S   SHARE       SHARDS   OWN TOPIC   REASON
+ads         clicks   clicks   nike     4012        80.1%       3        <none>      Holding
+shop        clicks   clicks   adidas   50          1.0%        0        <none>      NoDominantKey
+ads         clicks   clicks   puma     <unknown>   <unknown>   3        <none>      <unknown>
 
 NAMESPACE   POLICY   TOPIC    RECORDS/S   IMBALANCE   HOTTEST   EPOCH        PRODUCERS   CONSUMERS   READY   DECISION
 ads         clicks   clicks   5008        1.04        3         1790000001   4/4         1/1         True    Holding

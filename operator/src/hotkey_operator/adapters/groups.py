@@ -75,11 +75,12 @@ class KafkaGroups:
             return Committed(group, {}, str(error))
         return Committed(group, offsets)
 
-    async def reading(self, topic: str, partitions: int) -> tuple[Committed, ...]:
+    async def reading(self, topic: str, partitions: int, but: Collection[str] = ()) -> tuple[Committed, ...]:
         what = "list the consumer groups"
-        names, failure = await self._call(what, self._listed)
+        listed, failure = await self._call(what, self._listed)
+        names = [name for name in listed if name not in but]
         if failure is not None or len(names) > _ASKED_AT_MOST:
-            many = f"there are {len(names)} groups, at most {_ASKED_AT_MOST} are asked"
+            many = f"{len(names)} groups that the policy does not name, at most {_ASKED_AT_MOST} are asked"
             return (Committed("", {}, f"Kafka: cannot {what}: {failure or many}"),)
         found = await self.committed(topic, partitions, names)
         return tuple(each for each in found if each.offsets or each.failure is not None)

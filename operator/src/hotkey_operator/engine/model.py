@@ -177,9 +177,9 @@ class DedicatedSeen:
     `base`: the base topic's configuration. `topics`: those that the table lists and some that are only named
     like them, by name; None: there is no topic of that name. `totals`: the sum of a topic's end offsets.
     `groups`: of a topic in preparation, what the registered groups have committed on it. `on_base`: every
-    group of the cluster that has committed on the base topic, None where they were not asked. `alike`: all
-    topics of the cluster that are named like dedicated ones of the stream, None where they were not listed.
-    `failure`: why something is missing.
+    other group of the cluster that has committed on the base topic, None where they were not asked.
+    `alike`: all topics of the cluster that are named like dedicated ones of the stream, None where they were
+    not listed. `failure`: why something is missing.
     """
 
     base: TopicConfig | None = None

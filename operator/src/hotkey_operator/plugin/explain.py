@@ -36,7 +36,11 @@ def value(found: Found) -> dict[str, object]:
         {"recordKey": piece.record_key, "partition": piece.partition, "part": round(piece.part, 4)}
         for piece in (pieces(route) if route is not None else ())
     ]
-    return {**whose, "key": found.text, **found.entry, "route": shards}
+    own = [
+        {"name": topic.name, "phase": str(topic.phase), "partitions": topic.partitions}
+        for topic in own_topics(found)
+    ]
+    return {**whose, "key": found.text, **found.entry, "route": shards, "ownTopics": own}
 
 
 def remembered(read: Sequence[Policy], events: Iterable[Object], text: str, now: datetime) -> list[str]:
@@ -60,7 +64,7 @@ def _facts(found: Found, now: datetime) -> list[tuple[str, str]]:
         share = f"{wording.percent(verdict.share)} +- {wording.percent(verdict.share_error)} of the topic"
         facts.append(("Carries", f"{rate}, {share}" if policy.is_measured else NO_FIGURES))
     facts.append(("Now", _routed(found) if found.route is not None else _unrouted(found)))
-    facts += [("Own topic", _own(topic)) for topic in _topics_of(found)]
+    facts += [("Own topic", _own(topic)) for topic in own_topics(found)]
     if known:
         facts += [("Decision", str(verdict.reason)), ("Why", verdict.message)]
         facts.append(("Since", _since(found.entry, now)))
@@ -88,7 +92,7 @@ def _routed(found: Found) -> str:
     return f"in a topic of its own, over {count(len(route.shards), 'shard')}; {kept}"
 
 
-def _topics_of(found: Found) -> list[DedicatedTopic]:
+def own_topics(found: Found) -> list[DedicatedTopic]:
     """The dedicated topics that the key has, waits for or leaves."""
     key, held = found.text.encode("utf-8", "surrogatepass"), found.policy.table
     topics = held.topics if held is not None else ()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hotkey_operator.plugin.columns import percent, table
-from hotkey_operator.plugin.explain import NO_FIGURES, value
+from hotkey_operator.plugin.columns import NONE, percent, table
+from hotkey_operator.plugin.explain import NO_FIGURES, own_topics, value
 from hotkey_operator.plugin.policies import Found, Policy, hottest
 
-_KEYS = ("NAMESPACE", "POLICY", "TOPIC", "KEY", "RECORDS/S", "SHARE", "SHARDS", "REASON")
+_KEYS = ("NAMESPACE", "POLICY", "TOPIC", "KEY", "RECORDS/S", "SHARE", "SHARDS", "OWN TOPIC", "REASON")
 _POLICIES = (
     "NAMESPACE", "POLICY", "TOPIC", "RECORDS/S", "IMBALANCE", "HOTTEST", "EPOCH", "PRODUCERS", "CONSUMERS",
     "READY", "DECISION",
@@ -43,6 +43,7 @@ def _row(found: Found) -> tuple[str, ...]:
         _carried(policy, f"{verdict.records_per_second:.0f}") if known else "<unknown>",
         _carried(policy, percent(verdict.share)) if known else "<unknown>",
         str(shards),
+        ", ".join(f"{topic.name} ({topic.phase})" for topic in own_topics(found)) or NONE,
         str(verdict.reason) if known else "<unknown>",
     )
 

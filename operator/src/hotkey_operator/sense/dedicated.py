@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from hotkey_operator.engine.dedicated import registered
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import Committed, DedicatedSeen, StoredTable, TopicFacts
 from hotkey_operator.engine.spec import PolicySpec
@@ -15,6 +16,7 @@ from hotkey_operator.engine.told_topics import STRANGERS_TOLD
 from hotkey_operator.engine.topic_memory import unlisted
 from hotkey_operator.ports import Ports, Topics, Unavailable
 from hotkey_sdk.routing.names import dedicated_prefix
+from hotkey_sdk.routing.report import ClientReport
 from hotkey_sdk.routing.table import DedicatedTopic, Phase
 
 ALLOWED_AT_MOST = 16  # topics that an annotation names
@@ -26,6 +28,7 @@ async def read_dedicated(
     memory: Memory,
     stored: StoredTable | None,
     topic: TopicFacts | None,
+    reports: Sequence[ClientReport],
     now: float,
 ) -> DedicatedSeen | None:
     """What is seen at `now` (unix seconds). After the object was lost the names are looked at in any case."""
@@ -36,8 +39,7 @@ async def read_dedicated(
     if not (spec.dedicated.enabled or listed or read or stored is None):
         return None
     try:
-        asked = _asked(spec, memory, stored)
-        return await _read(ports, ports.topics, memory, listed, asked, topic, now, lost=stored is None)
+        return await _read(ports, ports.topics, spec, memory, stored, topic, reports, now)
     except Unavailable as error:
         return DedicatedSeen(failure=str(error))
 
@@ -55,25 +57,24 @@ def _asked(spec: PolicySpec, memory: Memory, stored: StoredTable | None) -> list
 async def _read(
     ports: Ports,
     topics: Topics,
+    spec: PolicySpec,
     memory: Memory,
-    listed: Sequence[DedicatedTopic],
-    asked: Sequence[str],
+    stored: StoredTable | None,
     topic: TopicFacts,
+    reports: Sequence[ClientReport],
     now: float,
-    *,
-    lost: bool,
 ) -> DedicatedSeen:
-    base = topic.stream.topic
+    base, listed = topic.stream.topic, stored.table.topics if stored is not None else ()
     waiting = [
         each for each in listed if each.phase is Phase.PREPARE and each.topic_id and each.key is not None
     ]
     written = [each for each in listed if each.phase in (Phase.ACTIVE, Phase.RETURN)]
-    looks = lost or memory.topics.lists_names(now)
+    looks = stored is None or memory.topics.lists_names(now)
     described, alike, totals, (groups, on_base) = await asyncio.gather(
-        topics.describe([base, *asked]),
+        topics.describe([base, *_asked(spec, memory, stored)]),
         topics.alike(dedicated_prefix(base)) if looks else _nothing(),
         _totals(ports, written),
-        _groups(ports, waiting, topic),
+        _groups(ports, waiting, topic, registered(spec, reports, now), spec.ignored_groups),
     )
     seen = described.pop(base, None)
     return DedicatedSeen(seen.config if seen else None, described, totals, groups, on_base, alike)
@@ -95,14 +96,23 @@ async def _totals(ports: Ports, written: Sequence[DedicatedTopic]) -> dict[str, 
 
 
 async def _groups(
-    ports: Ports, waiting: Sequence[DedicatedTopic], topic: TopicFacts
+    ports: Ports,
+    waiting: Sequence[DedicatedTopic],
+    topic: TopicFacts,
+    registered: Sequence[str],
+    ignored: Sequence[str],
 ) -> tuple[dict[str, tuple[Committed, ...]], tuple[Committed, ...] | None]:
-    """Who committed what on the topics in preparation, and every group that reads the base topic."""
+    """What registered groups committed on topics in preparation, and all others that read the base topic."""
     if ports.groups is None or not waiting:
         return {}, None
     try:
-        on_base = await ports.groups.reading(topic.stream.topic, topic.partitions)
-        found = {each.name: await ports.groups.reading(each.name, each.partitions) for each in waiting}
+        on_base = await ports.groups.reading(
+            topic.stream.topic, topic.partitions, frozenset((*registered, *ignored))
+        )
+        found = {
+            each.name: await ports.groups.committed(each.name, each.partitions, registered)
+            for each in waiting
+        }
     except Unavailable as error:
         return {}, (Committed("", {}, str(error)),)
     return found, on_base

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from hotkey_operator.engine.attention import fewer_runs, unread, windows_to_sample
 from hotkey_operator.engine.memory import Memory
 from hotkey_operator.engine.model import (
+    DedicatedSeen,
     EndOffsets,
     Observation,
     PartitionSample,
@@ -72,15 +73,13 @@ async def gather(
     (
         (ends, samples, blind, unsampled),
         published,
-        (reports, progress),
+        (reports, progress, dedicated),
         beside,
-        dedicated,
     ) = await asyncio.gather(
         _load(ports, spec, memory, stored, topic, now, seed, pace_seconds if rival is None else None),
         read_published(ports, stream, now),
-        _clients(ports, spec, memory, stream, topic if rival is None else None, now),
+        _clients(ports, spec, memory, stored, stream, topic if rival is None else None, now, held),
         read_beside(ports, spec, topic if rival is None else None),
-        read_dedicated(ports, spec, memory, stored, topic if rival is None and held is None else None, now),
     )
     return Observation(
         at=now,
@@ -133,11 +132,25 @@ async def read_reports(ports: Ports, stream: Stream) -> tuple[ClientReport, ...]
 
 
 async def _clients(
-    ports: Ports, spec: PolicySpec, memory: Memory, stream: Stream, topic: TopicFacts | None, now: float
-) -> tuple[tuple[ClientReport, ...], Progress | None]:
-    """The clients' reports, and how far their groups are: those that report one are asked for too."""
+    ports: Ports,
+    spec: PolicySpec,
+    memory: Memory,
+    stored: StoredTable | None,
+    stream: Stream,
+    topic: TopicFacts | None,
+    now: float,
+    held: Held | None,
+) -> tuple[tuple[ClientReport, ...], Progress | None, DedicatedSeen | None]:
+    """The clients' reports, how far their groups are, and the dedicated topics that these must read.
+
+    Groups that report themselves are asked for too. While a stream rests no topic is on its way anywhere.
+    """
     reports = await read_reports(ports, stream)
-    return reports, await read_progress(ports, spec, memory, topic, reports, now)
+    progress, dedicated = await asyncio.gather(
+        read_progress(ports, spec, memory, topic, reports, now),
+        read_dedicated(ports, spec, memory, stored, topic if held is None else None, reports, now),
+    )
+    return reports, progress, dedicated
 
 
 async def _object(ports: Ports, ref: PolicyRef) -> tuple[StoredTable | None, Unreadable | None]:
