@@ -63,7 +63,11 @@ def _kafka(state: State, place: Place, files: KafkaFiles) -> Kafka:
         for node in range(1, state.options.brokers + 1)
     ]
     busy = state.options.busy_brokers
-    nodes = [KafkaNode(each, addresses, state.cluster_id, files, place, busy=busy) for each in addresses]
+    session_ms = state.options.broker_session_ms
+    nodes = [
+        KafkaNode(each, addresses, state.cluster_id, files, place, busy=busy, session_ms=session_ms)
+        for each in addresses
+    ]
     return Kafka(nodes, state.cluster_id)
 
 

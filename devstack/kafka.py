@@ -59,6 +59,7 @@ class KafkaNode(Part):
         place: Place,
         *,
         busy: bool = False,
+        session_ms: int | None = None,
     ) -> None:
         super().__init__("kafka" if len(nodes) == 1 else f"kafka-{address.node}", place, address.port)
         self.id = address.node
@@ -66,7 +67,7 @@ class KafkaNode(Part):
         self._nodes = tuple(nodes)
         self._cluster_id = cluster_id
         self._files = files
-        self._session_ms = BUSY_SESSION_MS if busy else SESSION_MS
+        self._session_ms = session_ms or (BUSY_SESSION_MS if busy else SESSION_MS)
         self._flags = BUSY_FLAGS if busy else ()
 
     @property

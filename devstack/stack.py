@@ -41,8 +41,8 @@ class Stack:
     `environment` is asked for KUBEBUILDER_ASSETS, KAFKA_HOME and REDIS_URL, the process's by default.
     `redis_persistent` makes Valkey keep its data over a kill. `use_cluster` is the kubeconfig of a
     cluster to use instead of starting one. `busy_brokers` have memory for thousands of partitions and
-    do not lose their session when they answer late; a killed one is missed later. Starting raises
-    StackError; what it began is stopped then.
+    do not lose their session when they answer late; a killed one is missed later, or after
+    `broker_session_ms`. Starting raises StackError; what it began is stopped then.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Stack:
         redis_persistent: bool = False,
         use_cluster: Path | None = None,
         busy_brokers: bool = False,
+        broker_session_ms: int | None = None,
         environment: Mapping[str, str] | None = None,
         cache: Cache | None = None,
         progress: Progress | None = None,
@@ -74,6 +75,7 @@ class Stack:
             controller_manager=controller_manager,
             use_cluster=None if use_cluster is None else str(use_cluster.absolute()),
             busy_brokers=busy_brokers,
+            broker_session_ms=broker_session_ms,
         )
         self.cache = cache or Cache()
         self._progress = progress or Progress()

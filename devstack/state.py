@@ -31,7 +31,8 @@ class Phase(StrEnum):
 class Options:
     """What a stack consists of; `redis_url` and `use_cluster` name parts that somebody else runs.
 
-    `busy_brokers`: brokers will have so much to do that they answer late now and then.
+    `busy_brokers`: brokers will have so much to do that they answer late now and then. `broker_session_ms`:
+    after how long a silent one counts as dead, where not the usual time.
     """
 
     brokers: int = 1
@@ -43,6 +44,7 @@ class Options:
     controller_manager: bool = False
     use_cluster: str | None = None
     busy_brokers: bool = False
+    broker_session_ms: int | None = None
 
     def __post_init__(self) -> None:
         if self.brokers not in (1, 3):

@@ -16,7 +16,7 @@ from tests.soak.run import Goals, Plan, Soak, write
 from tests.soak.world import Scale, World, new_world
 
 FULL_SECONDS = 1_800.0
-SECONDS_PER_FAULT = 13.0
+SECONDS_PER_FAULT = 16.0
 FULL = Goals(changes=200, own_changes=40, faults=100, records_per_second=2_000)
 FOLDER = ROOT / ".soak"
 
@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=1_900.0,
         help="records/s of all producers (default 1900; more in surges)",
     )
-    add("--faults", type=int, default=None, help="how many (default: one each 13 seconds)")
+    add("--faults", type=int, default=None, help="how many (default: one each 16 seconds)")
     add("--folder", type=Path, default=FOLDER, help="for logs and summary; emptied first (default .soak)")
     add("--summary", type=Path, default=None, help="where else to write the summary as JSON")
     return parser.parse_args(arguments)

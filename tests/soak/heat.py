@@ -37,10 +37,10 @@ def phases(chance: random.Random) -> Iterator[Phase]:
 
     at = 0.0
     while True:
-        spread = {key(): round(chance.uniform(0.18, 0.26), 3) for _ in range(chance.randint(1, 3))}
+        spread = {key(): round(chance.uniform(0.18, 0.26), 3) for _ in range(chance.randint(2, 3))}
         yield Phase(at, 1.0, spread)
         at += chance.uniform(8, 12)
         yield Phase(at, SURGE, {key(): round(chance.uniform(0.5, 0.6), 3)})
         at += chance.uniform(14, 18)
         yield Phase(at, 1.0, {})
-        at += chance.uniform(5, 9)
+        at += chance.uniform(3, 6)

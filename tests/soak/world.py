@@ -33,6 +33,8 @@ from tests.stack.operator.waiting import eventually
 NAMESPACE, POLICY, TOPIC, GROUP = "soak", "clicks", "clicks", "counters"
 PARTITIONS = 6
 OWN_PARTITIONS = 4
+BROKER_SESSION_MS = 5_000
+"""Long enough for brokers of a machine that is busy."""
 OVER_USUAL = 1.25
 """The trigger, in what a partition takes when all is spread evenly at the usual rate."""
 
@@ -244,5 +246,11 @@ def new_world(folder: Path, scale: Scale) -> World:
     """A world in this folder, nothing of it started."""
     folder.mkdir(parents=True)
     environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
-    stack = Stack(folder / "stack", brokers=BROKERS, postgres=True, environment=environment)
+    stack = Stack(
+        folder / "stack",
+        brokers=BROKERS,
+        broker_session_ms=BROKER_SESSION_MS,
+        postgres=True,
+        environment=environment,
+    )
     return World(folder, scale, stack)
