@@ -45,6 +45,8 @@ class Look:
     """Topics of which it is not known whether they are there, and what was said instead."""
     untold_ends: Mapping[tuple[str, int], str] = field(default_factory=dict)
     """Logs whose end was not told, and what was said instead."""
+    absent: frozenset[str] = frozenset()
+    """Topics that were asked for and are not there."""
 
     @property
     def whole(self) -> bool:
@@ -81,6 +83,10 @@ class Cluster:
             if len(found.untold) == len(names):
                 raise untold
         return {name: facts.id for name, facts in found.told.items()}
+
+    def absent(self, names: Collection[str], timeout: float = ASK_SECONDS) -> set[str]:
+        """Those of these topics that do not exist, as far as the cluster tells."""
+        return self._described(names, timeout).absent
 
     def _described(self, names: Collection[str], timeout: float) -> _Described:
         if not names:
@@ -164,9 +170,10 @@ class Cluster:
 
 @dataclass(slots=True)
 class _Described:
-    """Topics that exist, and those of which it was not told; the others are not there."""
+    """What was told of topics: what they are, that they are not there, or nothing."""
 
     told: dict[str, TopicFacts] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
     untold: dict[str, KafkaException] = field(default_factory=dict)
 
     @classmethod
@@ -179,7 +186,9 @@ class _Described:
             except KafkaException as error:
                 found.untold[name] = error
             else:
-                if description is not None:
+                if description is None:
+                    found.absent.add(name)
+                else:
                     found.told[name] = _facts(description)
         return found
 
@@ -210,7 +219,7 @@ class _Asked:
                     untold_ends[place] = "its leader does not answer"
         topics = _Described.of(self.topics, 0)
         why = {name: error.args[0].str() for name, error in topics.untold.items()}
-        return Look(self.at, topics.told, ends, why, untold_ends)
+        return Look(self.at, topics.told, ends, why, untold_ends, frozenset(topics.absent))
 
 
 def _facts(description: Any) -> TopicFacts:

@@ -56,6 +56,28 @@ def producer_config(client_config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def whose_letters(
+    stored: Collection[Source],
+    read: Collection[Source],
+    places: Collection[tuple[str, int]],
+    gone: Collection[str],
+    base: str,
+) -> set[Source]:
+    """The logs whose letters a member has to bring.
+
+    Those that it reads, and those that stood in its `places` before, as the store's positions tell. Of topics
+    that are gone and were not made anew nobody reads anything: they fall to whoever has the first partition
+    of the base topic.
+    """
+    heir = (base, 0) in places
+    former = {
+        source
+        for source in stored
+        if (source.topic, source.partition) in places or (heir and source.topic in gone)
+    }
+    return former.union(read)
+
+
 def headers_of(letter: DeadLetter) -> Headers:
     """The record's own headers and those that tell where it stood and why it is here."""
     own = [(name, value) for name, value in letter.headers if not name.startswith(HEADER)]

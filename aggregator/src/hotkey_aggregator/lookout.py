@@ -64,12 +64,18 @@ class Lookout:
         self._seconds = seconds
         self._heard = seconds()
         self._living: frozenset[Source] = frozenset()
+        self._gone: frozenset[str] = frozenset()
         self._untold = Untold()
 
     @property
     def living(self) -> frozenset[Source]:
         """All logs of the stream's topics as they are now, whoever reads them."""
         return self._living
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Topics of the stream that are not there any more, as far as is known."""
+        return self._gone
 
     @property
     def silent_seconds(self) -> float:
@@ -93,6 +99,7 @@ class Lookout:
     def _take(self, look: Look) -> int | None:
         if look.whole or look.ends:
             self._heard = self._seconds()
+        self._gone = look.absent
         self._say_what_is_untold(look)
         if look.whole:
             self._living = frozenset(

@@ -27,6 +27,7 @@ from hotkey_aggregator.clock import Clock
 from hotkey_aggregator.cluster import Cluster
 from hotkey_aggregator.columns import Record
 from hotkey_aggregator.condition import Told
+from hotkey_aggregator.dead_letters import whose_letters
 from hotkey_aggregator.flight import Flight
 from hotkey_aggregator.logfmt import line
 from hotkey_aggregator.lookout import Lookout
@@ -100,6 +101,7 @@ class Pipeline:
             cluster, self._assignment, self._pending, rules.lateness_milliseconds, self._clock.now
         )
         self._watermark = Watermark()
+        self._gone: frozenset[str] = frozenset()  # topics, when dead letters were last looked for
         self._positions: dict[Source, Position] = {}
         self._flight = Flight(writer, told.beat)
         self._batch = FEWEST_RECORDS
@@ -153,9 +155,13 @@ class Pipeline:
         return False
 
     def _topics(self) -> list[str]:
-        """The base topic, and every other one that the store has positions of: reading it is always safe."""
+        """The base topic, and every other one that the store has positions of: reading it is always safe.
+
+        Those that are known to be gone would be asked for again and again, for as long as the process lives.
+        """
         base = self._rules.topic
-        return [base, *sorted({source.topic for source in self._positions} - {base})]
+        others = {source.topic for source in self._positions} - {base}
+        return [base, *sorted(others - self._cluster.absent(others))]
 
     def _loop(self, stop: threading.Event) -> None:
         self._flush_due = time.monotonic() + self._rules.limits.seconds
@@ -241,14 +247,15 @@ class Pipeline:
             self._expire_due = time.monotonic() + EXPIRE_SECONDS
             if (now := self._clock.to_forget_by()) is not None:
                 self._writer.do(lambda: self._expire(now))
-        if not self._paused and self._assignment.settle():
-            self._serve_dead_letters(self._buried())
+        settled = not self._paused and self._assignment.settle()
+        if settled or self._gone != self._lookout.gone:
+            self._bring_dead_letters()
 
-    def _buried(self) -> set[Source]:
-        """Whose dead letters are ours to bring: of what is read, and of logs that stood in its place."""
-        places = self._assignment.places
-        former = {source for source in self._positions if (source.topic, source.partition) in places}
-        return former.union(self._pending.sources)
+    def _bring_dead_letters(self) -> None:
+        """Of what is read, of logs that stood in its place, and of topics that are gone."""
+        self._gone = self._lookout.gone
+        read, places = self._pending.sources, self._assignment.places
+        self._serve_dead_letters(whose_letters(self._positions, read, places, self._gone, self._rules.topic))
 
     def _known_topics(self) -> set[str]:
         """The stream's topics: what is read by us or by others, and what the table says is to be read."""
@@ -311,7 +318,7 @@ class Pipeline:
         self._reports.flushed(written, watermark, now)
         self._tell(watermark=watermark, committed_at=now)
         if written.flush.dead:
-            self._serve_dead_letters(self._buried())
+            self._bring_dead_letters()
         try:
             self._broker_offsets.publish(self._consumer, self._positions, self._pending.sources)
         except KafkaException as error:
@@ -345,7 +352,7 @@ class Pipeline:
                 self._consumer.pause(partitions)
             self._reports.assignment("assigned", partitions, len(self._assignment.places))
             self._tell(joined=True)
-            self._serve_dead_letters(self._buried())
+            self._bring_dead_letters()
             if partitions:
                 self._flush_soon()
 
@@ -371,7 +378,7 @@ class Pipeline:
         self._broker_offsets.keep(self._pending.sources)
         self._reports.assignment(event, partitions, len(self._assignment.places))
         self._tell(joined=True)
-        self._serve_dead_letters(self._buried())
+        self._bring_dead_letters()
 
     def _drain(self) -> bool:
         """Flush all that waits; False when the store did not take it in time and it was given up."""

@@ -15,6 +15,7 @@ from devstack import Stack
 from hotkey_aggregator.events import Reason
 from hotkey_aggregator.store import HOUR_MILLISECONDS, DeadLetter, Flush, Keeping, OffsetMove, Position
 from hotkey_aggregator.stores import StoreAddress
+from hotkey_aggregator.windows import Source
 from tests.stack.aggregator.clicks import click, make_topic, producer, send_clicks
 from tests.stack.aggregator.conftest import MakeAggregator, MakeTopic
 from tests.stack.aggregator.process import AggregatorProcess, wait_until
@@ -122,6 +123,31 @@ def test_dead_letters_of_a_topic_that_was_made_anew_are_brought_all_the_same(
     # then it is brought
     (brought,) = letters(stack, f"{topic}.dead", 1)
     assert (brought["value"], brought["hotkey-dead-offset"]) == (b"nonsense", b"1")
+
+
+def test_dead_letters_of_a_topic_that_is_gone_are_brought_and_it_is_not_asked_for_any_more(
+    stack: Stack, new_topic: MakeTopic, aggregator: MakeAggregator
+) -> None:
+    # given a dead letter that waits in the store
+    topic = new_topic(1)
+    away = counted_and_stopped(stack, topic, aggregator, ["e0"])
+    gone = Source(f"{topic}.hot.0123abcd.g1", 0, "id-of-a-topic-that-is-gone")
+    store = StoreAddress(f"duckdb:{away.db}").open(Keeping())
+    letter = DeadLetter(gone, 1, Reason.NOT_JSON, "nonsense", value=b"nonsense")
+    store.commit(Flush(dead=(letter,), moves=(OffsetMove(gone, None, Position(2)),)))
+    store.close()
+
+    # when its topic is not there any more
+    away.start()
+
+    # then it is brought
+    (brought,) = letters(stack, f"{topic}.dead", 1)
+    assert (brought["value"], brought["hotkey-dead-topic"]) == (b"nonsense", gone.topic.encode())
+
+    # and counting goes on without that topic
+    send_clicks(stack.kafka.bootstrap, topic, ["e1"])
+    clicks_are(away, ["e0", "e1"])
+    assert f"topic not available: {gone.topic}" not in away.log_text()
 
 
 def test_records_that_expired_before_they_were_read_are_told_with_their_number(

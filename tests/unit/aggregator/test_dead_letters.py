@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hotkey_aggregator.dead_letters import headers_of, producer_config
+from hotkey_aggregator.dead_letters import headers_of, producer_config, whose_letters
 from hotkey_aggregator.events import Click, Reason, encode
 from hotkey_aggregator.pending import why_not_counted
 from hotkey_aggregator.replay import Tally
@@ -38,6 +38,25 @@ def test_a_letter_bears_its_own_headers_and_where_it_stood_and_why_it_is_there()
 def test_a_letter_that_died_before_tells_of_its_last_death_alone() -> None:
     again = DeadLetter(Source("clicks", 0), 1, Reason.EMPTY, "", headers=(("hotkey-dead-offset", b"999"),))
     assert [value for name, value in headers_of(again) if name == "hotkey-dead-offset"] == [b"1"]
+
+
+def test_letters_of_topics_that_are_gone_are_brought_by_one_member() -> None:
+    # given what the store has positions of: logs that are read, one that another replaced, one that is gone
+    read = [Source("clicks", 0, "new"), Source("clicks", 1, "new"), Source("clicks.hot", 0, "hot")]
+    replaced, gone = Source("clicks", 1, "old"), Source("clicks.hot.gone", 5, "gone")
+    stored = [*read, replaced, gone]
+
+    def brings(*mine: Source, deleted: tuple[str, ...] = ("clicks.hot.gone",)) -> set[Source]:
+        places = [(source.topic, source.partition) for source in mine]
+        return whose_letters(stored, mine, places, deleted, "clicks")
+
+    # then each falls to one of two members
+    assert brings(read[0]) == {read[0], gone}
+    assert brings(*read[1:]) == {*read[1:], replaced}
+
+    # and what is not known to be gone to its reader alone
+    assert brings(read[0], deleted=()) == {read[0]}
+    assert brings() == set()
 
 
 def test_letters_are_sent_with_acks_and_partitioned_as_everywhere() -> None:

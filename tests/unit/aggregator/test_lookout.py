@@ -48,7 +48,8 @@ def end(offset: int) -> SimpleNamespace:
 
 def test_a_look_has_what_was_told() -> None:
     look = found({"clicks": described(2), "deleted": GONE}, {0: end(5), 1: end(0)})
-    assert look == Look(7, {"clicks": TopicFacts("id-1", 2, 2)}, {("clicks", 0): 5, ("clicks", 1): 0})
+    topics, ends = {"clicks": TopicFacts("id-1", 2, 2)}, {("clicks", 0): 5, ("clicks", 1): 0}
+    assert look == Look(7, topics, ends, absent=frozenset({"deleted"}))
     assert (look.whole, look.all_ends) == (True, True)
 
 
@@ -80,6 +81,7 @@ def test_of_a_topic_that_is_not_told_no_other_has_to_wait_where_that_is_safe() -
     cluster = asking({"clicks": described(1), "secret": DENIED, "deleted": GONE})
     names = ["clicks", "secret", "deleted"]
     assert cluster.topic_ids(names) == {"clicks": "id-1"}
+    assert cluster.absent(names) == {"deleted"}
     with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
         cluster.topics(names)
 
