@@ -69,6 +69,10 @@ simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
 mutants: venv ## break each invariant in turn and see it found (MUTANTS="NAME ..." SEEDS=n JOBS=n; DOCS=1 writes docs/invariants.md)
 	@nice $(PY) -m tests.simulation.mutants $(MUTANTS) --seeds $(or $(SEEDS),2000) --jobs $(or $(JOBS),2) $(if $(DOCS),--docs)
 
+.PHONY: soak
+soak: venv ## half an hour of real processes that are killed under load (SECONDS=n SEED=k RATE=records/s)
+	@$(PY) -m tests.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE))
+
 .PHONY: fuzz
 fuzz: venv ## throw 100,000 nearly right inputs at every decoder (INPUTS=n SEED=k DECODERS="table event": only these)
 	@$(PY) -m tests.fuzz --inputs $(or $(INPUTS),100000) --seed $(or $(SEED),1) $(DECODERS)

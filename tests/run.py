@@ -73,6 +73,7 @@ GROUPS = (
     Group("stack", "aggregator, postgres", ("aggregator/*.py",), 1500),
     # What kills brokers runs before what fills them with topics.
     Group("stack", "devstack, sdk, demo, crds", ("test_*.py", "sdk/*.py", "demo/*.py", "*.py"), 1500),
+    Group("soak", "", ("*.py",), 900),
     Group("unit", "all others", ("*.py",), 600),
     Group("contract", "", ("*.py",), 600),
     Group("chart", "", ("*.py",), 600),
