@@ -11,7 +11,15 @@ from bench.resend import Ends, Refusal, Resend, Tail
 from examples.demo.errors import DemoError
 
 RECORDS = [(b"a", "u0"), (b"b", "u1"), (b"c", "u0")]
-WHOLE = Ends([b"a", b"b", b"c"])
+
+
+def ends(*values: bytes, elsewhere: int = 0, failures: tuple[KafkaError, ...] = ()) -> Ends:
+    """What the caller was told: of the values the first few were taken by another topic."""
+    taken = [(value, "own" if n < elsewhere else "base") for n, value in enumerate(values)]
+    return Ends(list(taken), list(failures))
+
+
+WHOLE = ends(b"a", b"b", b"c")
 
 
 def found(*seconds: float) -> Resend:
@@ -46,24 +54,32 @@ def test_what_is_untracked_has_the_goals_of_the_part_overhead() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "base", "why"),
+    ("told", "base", "why"),
     [
         (WHOLE, [b"a", b"b"], "lacks 1"),
         (WHOLE, [b"a", b"b", b"c", b"c"], "1 twice"),
         (WHOLE, [b"b", b"c", b"a"], "order"),
-        (Ends([b"a", b"b"]), [b"a", b"b", b"c"], "told"),
-        (Ends([b"a", b"b", b"c"], [KafkaError(KafkaError._TIMED_OUT)]), [b"a", b"b", b"c"], "told"),
+        (ends(b"a", b"b"), [b"a", b"b", b"c"], "told"),
+        (ends(b"a", b"b", b"c", failures=(KafkaError(KafkaError._TIMED_OUT),)), [b"a", b"b", b"c"], "told"),
+        (ends(b"a", b"b", b"c", elsewhere=1), [b"b", b"c"], "no tail"),
     ],
 )
 def test_a_tail_that_lost_doubled_or_disordered_a_record_is_no_figure(
-    ends: Ends, base: list[bytes], why: str
+    told: Ends, base: list[bytes], why: str
 ) -> None:
     with pytest.raises(DemoError, match=why):
-        resend._check(RECORDS, ends, base)
+        resend.check(RECORDS, told, "base", base)
 
 
 def test_records_of_two_users_may_change_places() -> None:
-    resend._check(RECORDS, WHOLE, [b"b", b"a", b"c"])
+    resend.check(RECORDS, WHOLE, "base", [b"b", b"a", b"c"])
+
+
+def test_what_a_topic_took_as_it_was_deleted_need_not_be_in_base() -> None:
+    values = [b"%d" % number for number in range(100)]
+    records = [(value, "u0") for value in values]
+
+    resend.check(records, ends(*values, elsewhere=1), "base", values[1:])
 
 
 def test_what_is_tracked_is_held_against_the_same_route_untracked() -> None:
