@@ -27,6 +27,8 @@ from hotkey_sdk.routing.report import Role
 
 _SLICE_SECONDS = 0.5  # the longest that a waiting poll leaves a new table unheeded
 _ASK_SECONDS = 5.0
+_COMMITTED_SECONDS = 30.0  # without committed offsets nothing can be read in its place
+_PAUSE_SECONDS = 0.2
 _SETTLE_SECONDS = 1.0
 _IDENTIFY_SECONDS = 1.0
 
@@ -260,12 +262,17 @@ class Consumer(confluent_kafka.Consumer):
         if not partitions:
             return set()
         asked = [TopicPartition(each.topic, each.partition) for each in partitions]
-        try:
-            found = self.committed(asked, timeout=_ASK_SECONDS)
-        except KafkaException as error:
-            log.warning("event=committed_offsets_unknown reading_from=start why=%r", str(error))
-            return set()
-        return {_name(each) for each in found if each.offset >= 0}
+        deadline = time.monotonic() + _COMMITTED_SECONDS
+        while True:
+            try:
+                found = self.committed(asked, timeout=_ASK_SECONDS)
+            except KafkaException as error:
+                if time.monotonic() >= deadline:
+                    log.warning("event=committed_offsets_unknown reading_from=start why=%r", str(error))
+                    return set()
+                time.sleep(_PAUSE_SECONDS)  # a coordinator that is loading, or moves
+            else:
+                return {_name(each) for each in found if each.offset >= 0}
 
     def _settle(self) -> None:
         """Commit the start position of added partitions that have no committed offset yet."""
@@ -289,10 +296,14 @@ class Consumer(confluent_kafka.Consumer):
         return TopicPartition(partition.topic, partition.partition, marks[0])
 
     def _is_gone(self, message: Message) -> bool:
-        """Whether this is the error that a topic which a table added does not exist (any more)."""
-        error = message.error()
-        if error is None or message.topic() not in self._added:
+        """Whether this is the error that a topic which a table added does not exist, or may not be read."""
+        error, topic = message.error(), message.topic()
+        if error is None or topic is None or topic not in self._added:
             return False
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            if self._read_set.deny(topic):
+                log.warning("event=added_topic_denied topic=%s reading=the_others why=%r", topic, error.str())
+            return True
         if error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             return False
         self._read_set.suspect()

@@ -18,9 +18,12 @@ from hotkey_sdk.routing.names import dedicated_prefix
 from hotkey_sdk.routing.router import Router
 
 _ASK_SECONDS = 2.0
-_MISSING_SECONDS = 1.0  # between two looks for a topic of a read set that is still to be made
+_MISSING_SECONDS = 1.0  # between two looks for a topic of a read set that is still to be made,
+_SOON = 10  # so often; then each pause is twice as long
+_LONGEST_MISSING_SECONDS = 30.0
 _FAILED_SECONDS = 5.0  # until the next look when the cluster did not answer
 _NOW = float("-inf")
+_DENIED_SECONDS = 300.0  # until a topic that may not be read is tried again
 _CALM_SECONDS = 300.0  # a deleted topic is noticed no later than this, if no read failed on it before
 
 
@@ -36,6 +39,8 @@ class ReadSet:
         self._existing: frozenset[str] = frozenset()
         self._surveyed_bases: set[str] = set()
         self._survey_due = _NOW
+        self._looks = 0  # in vain, since anything was new
+        self._denied: dict[str, float] = {}  # topics that may not be read, and until when that is believed
 
     def adopt(self, topic: str, router: Router) -> None:
         """Take up a new table; its topics are wanted once the survey has seen them."""
@@ -44,7 +49,7 @@ class ReadSet:
             self._tables[topic] = (table.epoch, frozenset(table.read_set))
             self._ever.setdefault(topic, set()).update(table.read_set)
             if not self._ever[topic] <= self._existing:
-                self._survey_due = _NOW
+                self._survey_due, self._looks = _NOW, 0
             self.version += 1
 
     def meet(self, bases: Iterable[str]) -> None:
@@ -58,12 +63,20 @@ class ReadSet:
         """A topic could not be read; look again whether it exists."""
         self._survey_due = _NOW
 
+    def deny(self, topic: str) -> bool:
+        """The topic may not be read: leave it out for a while. Whether that is news."""
+        with self._lock:
+            is_news = topic not in self._denied
+            self._denied[topic] = self._clock() + _DENIED_SECONDS
+            self.version += is_news
+            return is_news
+
     def added(self, bases: Iterable[str]) -> frozenset[str]:
         """The topics to read beside `bases`."""
         bases = set(bases)
         with self._lock:
             wanted = {topic for base in bases for topic in self._ever.get(base, ())}
-            return frozenset((wanted & self._existing) - bases)
+            return frozenset((wanted & self._existing) - bases - self._denied.keys())
 
     def covered(self, subscribed: Iterable[str]) -> dict[str, int]:
         """Base topic to epoch, for every table whose whole read set is subscribed to."""
@@ -73,19 +86,34 @@ class ReadSet:
 
     def survey(self, consumer: confluent_kafka.Consumer) -> None:
         """Ask the cluster, when it is time to, which topics exist and which the group has commits for."""
+        if self._denied:
+            self._try_denied()
         if not self._ever or self._clock() < self._survey_due:
             return
         self._survey_due = self._clock() + _CALM_SECONDS
         try:
-            pause = _CALM_SECONDS if self._look(consumer) else _MISSING_SECONDS
+            pause = _CALM_SECONDS if self._look(consumer) else self._missing_pause()
         except KafkaException:
             pause = _FAILED_SECONDS
         with self._lock:
             if self._survey_due != _NOW:
                 self._survey_due = self._clock() + pause
 
+    def _missing_pause(self) -> float:
+        self._looks += 1
+        doublings: int = min(10, max(0, self._looks - _SOON))
+        return min(_LONGEST_MISSING_SECONDS, _MISSING_SECONDS * float(2**doublings))
+
+    def _try_denied(self) -> None:
+        now = self._clock()
+        with self._lock:
+            over = [topic for topic, until in self._denied.items() if now >= until]
+            for topic in over:
+                del self._denied[topic]
+            self.version += bool(over)
+
     def _look(self, consumer: confluent_kafka.Consumer) -> bool:
-        """Whether every topic that is to be read exists."""
+        """Whether every topic exists that a current table names: an older one's may be gone for good."""
         topics = consumer.list_topics(timeout=_ASK_SECONDS).topics
         existing = frozenset(name for name, topic in topics.items() if topic.error is None)
         unasked = set(self._ever) - self._surveyed_bases
@@ -101,9 +129,10 @@ class ReadSet:
                 self._ever[base] |= {name for name in named if name.startswith(dedicated_prefix(base))}
             self._surveyed_bases |= unasked
             ever = set().union(*self._ever.values())
-            self._existing = existing & ever
+            if existing & ever != self._existing:
+                self._existing, self._looks = existing & ever, 0
             self.version += 1
-            return ever <= existing
+            return set(self._ever).union(*(read_set for _, read_set in self._tables.values())) <= existing
 
 
 def _has_commits(consumer: confluent_kafka.Consumer, topic: str, partitions: int) -> bool:

@@ -58,18 +58,26 @@ class Scene:
         self.create(self.topic, PARTITIONS)
 
     def create(self, topic: str, partitions: int) -> None:
-        """Make the topic and wait until every partition has a leader."""
+        """Make the topic and wait until every partition can be written."""
         self.admin.create_topics([NewTopic(topic, partitions)])[topic].result()
-        until(lambda: len(self._led(topic)) == partitions, lambda: self._led(topic))
+        self._wait_for_logs(topic, partitions)
 
     def grow(self, partitions: int) -> None:
-        """Add partitions to the topic and wait until every one has a leader."""
+        """Add partitions to the topic and wait until every one can be written."""
         self.admin.create_partitions([NewPartitions(self.topic, partitions)])[self.topic].result()
-        until(lambda: len(self._led(self.topic)) == partitions, lambda: self._led(self.topic))
+        self._wait_for_logs(self.topic, partitions)
 
-    def _led(self, topic: str) -> list[int]:
-        found = self.admin.list_topics(topic, timeout=10).topics[topic].partitions
-        return [number for number, partition in found.items() if partition.leader >= 0]
+    def _wait_for_logs(self, topic: str, partitions: int) -> None:
+        """A partition has a leader in the metadata before it has a log.
+
+        Where it lacks the log it refuses the first batch of a producer and may take the second; then it calls
+        the first, when that is sent again, one that it has, and the Kafka client tells it as delivered.
+        """
+        reader = Consumer(
+            {"bootstrap.servers": self.stack.kafka.bootstrap, "group.id": uuid4().hex, "log_level": 0}
+        )
+        until(lambda: len(end_offsets(reader, topic)) == partitions, lambda: topic)
+        reader.close()
 
     def config(self, user: str, **more: Any) -> dict[str, Any]:
         """The settings of a client that follows this stream's tables, and may in Redis what `user` may."""
