@@ -61,7 +61,7 @@ def until_backends_wait(server: Postgres, count: int) -> list[int]:
         return len(found) == count
 
     with psycopg.connect(server.dsn, autocommit=True) as asking:
-        if not until(waiting, time.monotonic() + 30):
+        if not until(waiting, time.monotonic() + 60):
             shown = asking.execute("select pid, state, wait_event, query from pg_stat_activity").fetchall()
             raise AssertionError(f"{len(found)} connections wait for a lock, expected {count}: {shown}")
     return found

@@ -63,7 +63,7 @@ def send(
         sender.produce(
             topic, value, key, partition=partition, on_delivery=lambda error, _: failures.append(error)
         )
-    assert sender.flush(30) == 0
+    assert sender.flush(60) == 0
     assert not any(failures), failures
 
 
@@ -149,7 +149,7 @@ def recount(bootstrap: str, *topics: str) -> tuple[set[str], dict[tuple[str, str
     for topic in topics:
         left = ends(bootstrap, topic)
         reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in left])
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while left:
             assert time.monotonic() < deadline, f"offsets that were not reached: {left}"
             for message in reader.consume(5000, 0.5):

@@ -26,7 +26,6 @@ def assert_all_counted_once(
         lambda: asked.stored(topic) == reached,
         f"stored offsets {reached}",
         lambda: [asked.stored(topic), *(one.log_end() for one in aggregators)],
-        90,
     )
     ids, windows = recount(stack.kafka.bootstrap, topic)
     assert ids == sent

@@ -64,7 +64,7 @@ class Deaths:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
 
-    def run(self, flags: Sequence[str], when: str, method: str, number: int, seconds: float = 90) -> int:
+    def run(self, flags: Sequence[str], when: str, method: str, number: int, seconds: float = 120) -> int:
         """The exit code of `hotkey-aggregator run` with these flags; negative: by a signal."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-READY_SECONDS = 30.0
+# Long enough for a machine with eight processes for each core: nothing waits longer than it has to.
+READY_SECONDS = 90.0
+WAIT_SECONDS = 120.0
 
 
 def wait_until(
-    holds: Callable[[], bool], what: str, seen: Callable[[], object], seconds: float = 60.0
+    holds: Callable[[], bool], what: str, seen: Callable[[], object], seconds: float = WAIT_SECONDS
 ) -> None:
     """Wait for a condition; on failure say what was seen instead."""
     deadline = time.monotonic() + seconds
@@ -73,12 +75,17 @@ class AggregatorProcess:
         self.launch()
         self.wait_until(lambda: self.log_text().count("event=started") > starts, "started", READY_SECONDS)
 
-    def wait_until(self, holds: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    def wait_until(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
         """Wait for a condition; the log's end tells what was seen instead."""
 
         def alive_and_holds() -> bool:
             assert self.process.poll() is None, f"it ended ({self.process.returncode}): {self.log_end()}"
-            return holds()
+            try:
+                return holds()
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+                return False  # its store does not answer yet
 
         wait_until(alive_and_holds, what, self.log_end, seconds)
 
@@ -90,7 +97,7 @@ class AggregatorProcess:
     def terminate(self, signal_number: int = signal.SIGTERM) -> int:
         """Ask it to stop; its exit code."""
         self.process.send_signal(signal_number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
     def ensure_gone(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -120,7 +120,7 @@ def test_a_second_aggregator_on_the_same_file_is_told_so_and_the_first_goes_on(
     second.launch()
 
     # then
-    assert second.process.wait(timeout=60) == 1
+    assert second.process.wait(timeout=120) == 1
     assert second.log_text().startswith("hotkey-aggregator: the store ")
     assert f"is in use by process {first.process.pid}" in second.log_text()
     send_clicks(stack.kafka.bootstrap, topic, ["e1"])
@@ -143,7 +143,7 @@ def test_a_store_of_another_stream_is_refused(
     second.launch()
 
     # then
-    assert second.process.wait(timeout=60) == 1
+    assert second.process.wait(timeout=120) == 1
     assert f"counts the stream '{stack.kafka.cluster_id}/{topic}'" in second.log_text()
 
 

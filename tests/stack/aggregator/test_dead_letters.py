@@ -229,7 +229,7 @@ def test_letters_whose_putting_back_was_interrupted_or_done_twice_at_once_are_co
 
     # when putting them back is interrupted between sending and noting
     killed = run_replay(stack, topic, "tests.stack.aggregator.deadly_replay")
-    assert killed.wait(timeout=60) == -signal.SIGKILL
+    assert killed.wait(timeout=120) == -signal.SIGKILL
     lenient.wait_until(lambda: lenient.totals()["clicks"] >= 4, "some are counted")
 
     # and started twice at once

@@ -90,7 +90,7 @@ def test_a_full_disk_under_postgresql_is_waited_out(
 
     # then all is counted, and the record that is no click is kept
     reached = ends(stack.kafka.bootstrap, topic)
-    full.wait_until(lambda: full.stored(topic) == reached, f"stored offsets {reached}", 90)
+    full.wait_until(lambda: full.stored(topic) == reached, f"stored offsets {reached}")
     assert_ids(full, load.acknowledged)
     assert [row["reason"] for row in full.dead()] == ["NotJson"]
 

@@ -158,9 +158,9 @@ def test_what_waits_in_newly_assigned_partitions_is_flushed_before_a_whole_inter
 ) -> None:
     topic = new_topic(1)
     send_clicks(stack.kafka.bootstrap, topic, [f"e{number}" for number in range(50)])
-    taking_over = aggregator(topic, flush_seconds=40)
+    taking_over = aggregator(topic, flush_seconds=60)
     taking_over.start()
-    taking_over.wait_until(lambda: taking_over.totals()["clicks"] == 50, "a flush", seconds=35)
+    taking_over.wait_until(lambda: taking_over.totals()["clicks"] == 50, "a flush", seconds=55)
 
 
 def test_offsets_rewound_by_hand_in_the_store_double_nothing(
@@ -268,6 +268,6 @@ def test_a_second_aggregator_of_the_group_ends_the_first_instead_of_sharing_with
     second.start()
 
     # then it takes over whole, and the first says why it ends
-    assert first.process.wait(timeout=60) == 1
+    assert first.process.wait(timeout=120) == 1
     assert "another aggregator runs in this group" in first.log_end()
     second.wait_until(lambda: second.metric("hotkey_aggregator_assigned_partitions") == 4, "4 partitions")

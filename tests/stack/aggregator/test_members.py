@@ -145,7 +145,7 @@ def test_a_member_that_was_frozen_while_its_partitions_went_to_another_is_refuse
     zombie.process.send_signal(signal.SIGCONT)
 
     # then its flush is refused and it ends, and nothing is doubled
-    assert zombie.process.wait(timeout=60) == 1
+    assert zombie.process.wait(timeout=120) == 1
     assert "the stored offset is 100, expected 50" in zombie.log_end()
     send_clicks(stack.kafka.bootstrap, topic, ["after"])
     heir.wait_until(lambda: heir.totals()["clicks"] >= 101, "the heir counts on")

@@ -192,7 +192,7 @@ def test_a_killed_server_undoes_the_flush_and_the_store_goes_on_after_its_restar
 
     # then
     with pytest.raises(StoreUnavailableError, match=r"connection lost|57P0"):
-        going.result(30)
+        going.result(60)
     with pytest.raises(StoreUnavailableError, match="cannot be reached"):
         store.commit(flush(Row("1"), at=1))
     with pytest.raises(StoreUnavailableError, match="cannot be reached"):
@@ -242,7 +242,7 @@ def test_without_a_free_connection_the_store_is_unavailable(postgres: Postgres, 
                 return True
             return False
 
-        assert until(opens, time.monotonic() + 30), "the connection was not given back within 30 s"
+        assert until(opens, time.monotonic() + 60), "the connection was not given back within 60 s"
 
 
 def test_a_database_that_is_read_only_is_unavailable_until_it_is_not(
@@ -363,6 +363,18 @@ def test_a_schema_of_a_later_release_is_refused_and_left_alone(
     assert row == (str(later),)
 
 
+def expire_until_forgotten(store: PostgresStore, at: int, ids: int) -> None:
+    """A call drops nothing that is just being read, be it by the member itself: the next one does."""
+
+    def forgotten() -> bool:
+        store.expire(at)
+        return store.totals().forgotten == ids
+
+    assert until(forgotten, time.monotonic() + 60), (
+        f"forgotten are {store.totals().forgotten}, expected {ids}"
+    )
+
+
 def test_expiring_drops_the_tables_of_past_days(postgres: Postgres, schema: str) -> None:
     # given ids and counts of two days
     store = TimedStore(postgres.dsn, Keeping(windows=DAY_MILLISECONDS), schema)
@@ -373,7 +385,7 @@ def test_expiring_drops_the_tables_of_past_days(postgres: Postgres, schema: str)
     # when
     store.expire(next_day)
     kept = [*tables(postgres, schema, "counts\\_%"), *tables(postgres, schema, "%s\\__")]
-    store.expire(next_day + 2_000)
+    expire_until_forgotten(store, next_day + 2_000, 1)
 
     # then
     assert kept == ["counts_20260101", "counts_20260102", "digests_1", "digests_2", "ids_1", "ids_2"]
@@ -422,8 +434,8 @@ def test_a_day_that_is_being_read_is_dropped_later(postgres: Postgres, schema: s
     # then the reader has its snapshot, and the next call drops
     assert len(first) + sum(map(len, reading)) == 50_000
     assert store.totals().forgotten == 0
-    store.expire(later)
-    assert (store.totals().forgotten, ids(store)) == (50_000, Counter(["new"]))
+    expire_until_forgotten(store, later, 50_000)
+    assert ids(store) == Counter(["new"])
     store.close()
 
 
@@ -457,8 +469,7 @@ def test_ids_whose_digests_collide_are_told_apart_by_their_text(postgres: Postgr
     assert store.commit(flush(*first, *second, at=57, source=P1, now=BEFORE_MIDNIGHT)).counted == 0
 
     # and when the first day is forgotten, the second day's ids are still found
-    store.expire(BEFORE_MIDNIGHT + DAY_MILLISECONDS + 2_000)
-    assert store.totals().forgotten == 19
+    expire_until_forgotten(store, BEFORE_MIDNIGHT + DAY_MILLISECONDS + 2_000, 19)
     assert store.commit(flush(*second, at=95, source=P1, now=BEFORE_MIDNIGHT + 4_000)).duplicates == 19
     store.close()
 

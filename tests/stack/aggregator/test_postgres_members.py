@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -68,7 +68,10 @@ def held_up(postgres: Postgres, schema: str) -> Iterator[Connection[Any]]:
         holder.rollback()
 
 
-def in_thread(act: Callable[[], Committed]) -> Future[Committed]:
+T = TypeVar("T")
+
+
+def in_thread(act: Callable[[], T]) -> Future[T]:
     threads = ThreadPoolExecutor(1)
     try:
         return threads.submit(act)
@@ -93,8 +96,8 @@ def test_an_id_in_flight_in_two_members_is_counted_once(postgres: Postgres, sche
             until_backends_wait(postgres, 2)
 
         # then it waits, and counts what the first has not
-        assert one.result(30) == Committed(counted=2, duplicates=0, dead=0)
-        assert two.result(30) == Committed(counted=1, duplicates=1, dead=0)
+        assert one.result(60) == Committed(counted=2, duplicates=0, dead=0)
+        assert two.result(60) == Committed(counted=1, duplicates=1, dead=0)
         assert ids(first) == Counter("0123")
         assert first.totals() == Totals(clicks=4, event_ids=4, windows=1, dead=0)
 
@@ -114,10 +117,10 @@ def test_an_id_whose_first_flush_is_undone_is_counted_by_the_other_member(
             # when the first one's connection is lost
             holder.execute("select pg_terminate_backend(%s)", [pid])
             with pytest.raises(StoreUnavailableError, match=r"connection lost|57P01"):
-                one.result(30)
+                one.result(60)
 
         # then
-        assert two.result(30).counted == 1
+        assert two.result(60).counted == 1
         assert (ids(second), second.totals().clicks) == (Counter("01"), 2)
         assert first.commit(flush(Row("1"), at=1)).duplicates == 1
 
@@ -133,8 +136,8 @@ def across_midnight(postgres: Postgres, schema: str, kind: type[PostgresStore]) 
             # when another one begins the next day with the same id
             two = in_thread(lambda: second.commit(flush(Row("1"), source=P1, now=AFTER_MIDNIGHT)))
             until_backends_wait(postgres, 2)
-        one.result(30)
-        two.result(30)
+        one.result(60)
+        two.result(60)
 
         # then
         assert ids(second) == Counter("01")
@@ -210,9 +213,9 @@ def test_a_zombie_that_flushes_at_the_same_time_is_refused(postgres: Postgres, s
             until_backends_wait(postgres, 2)
 
         # then one of them wins
-        assert one.result(30).counted == 1
+        assert one.result(60).counted == 1
         with pytest.raises(OffsetConflictError, match="the stored offset is 2, expected 1"):
-            two.result(30)
+            two.result(60)
         assert ids(first) == Counter("01")
 
 
@@ -317,20 +320,24 @@ def released(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[st
 
 
 def test_a_flush_that_a_deadlock_ended_is_tried_again(postgres: Postgres, schema: str) -> None:
-    dsn = postgres.dsn + "?options=-cdeadlock_timeout%3D2s"
-    store = PostgresStore(dsn, schema=schema)
+    store = TimedStore(f"{postgres.dsn}?options=-cdeadlock_timeout%3D100ms", schema=schema)
     store.commit(flush(Row("0")))
     with held_up(postgres, schema) as holder:
-        # given a flush that waits for a row, and holds another
-        one = in_thread(lambda: store.commit(flush(Row("1"), at=1)))
-        until_backends_wait(postgres, 1)
+        with psycopg.connect(postgres.dsn, options=f"-csearch_path={schema}") as gate:
+            # given a flush that has moved its offset and is stopped there
+            gate.execute("lock table ids_1 in share mode")
+            one = in_thread(lambda: store.commit(flush(Row("1"), at=1)))
+            until_backends_wait(postgres, 1)
 
-        # when who holds that row wants the other
-        holder.execute("update offsets set event_time = 7")
+            # when who holds what it wants next wants that offset, and it goes on: it is the last to wait,
+            # and so the one that finds the deadlock
+            wanting = in_thread(lambda: holder.execute("update offsets set event_time = 7"))
+            until_backends_wait(postgres, 2)
+        wanting.result(60)
         holder.commit()
 
     # then the database ends the flush, and its second try is committed
-    assert one.result(30).counted == 1
+    assert one.result(60).counted == 1
     assert ids(store) == Counter("01")
     store.close()
 

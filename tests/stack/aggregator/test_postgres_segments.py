@@ -54,7 +54,7 @@ def every_segment_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 def until_read(store: PostgresStore) -> None:
     """Wait until the member knows the digests of all closed segments that its last flush saw."""
     closed = store.closed_segments
-    assert until(lambda: not closed.unknown, time.monotonic() + 30), f"not read: {closed.unknown}"
+    assert until(lambda: not closed.unknown, time.monotonic() + 60), f"not read: {closed.unknown}"
 
 
 def segments(postgres: Postgres, schema: str) -> dict[str, int]:
@@ -234,11 +234,11 @@ def across_a_closing(postgres: Postgres, schema: str, kind: type[PostgresStore],
             if waits:
                 until_backends_wait(postgres, 2)
             else:
-                closing.result(30)
+                closing.result(60)
             two = in_thread(lambda: third.commit(flush(Row("1"), source=P1)))
             until_backends_wait(postgres, 3 if waits else 2)
         for each in (one, two, closing):
-            each.result(30)
+            each.result(60)
 
         # then
         assert ids(first) == Counter("01")

@@ -107,7 +107,7 @@ def test_a_wrong_password_ends_the_start_with_what_to_correct(
             dsn = new_database(postgres, user).replace(f"{user}@", f"{user}:{secret}@")
             refused = aggregator(new_topic(1), store=dsn)
             refused.launch()
-            code = refused.process.wait(timeout=60)
+            code = refused.process.wait(timeout=120)
         finally:
             rules.write_text(before)
             admin.execute("select pg_reload_conf()")

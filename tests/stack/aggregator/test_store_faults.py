@@ -137,8 +137,7 @@ def test_a_slow_database_is_kept_pace_with_by_pauses_in_bounded_memory(
             count_on(slowed)
 
         # then it goes on counting, is ready, and says that it lags
-        ready = slowed.readiness()
-        assert ready["ready"], ready
+        slowed.wait_until(lambda: slowed.readiness()["ready"], "it is ready")
         slowed.wait_until(lambda: slowed.readiness()["lag_records"] > 500, "it lags")
         load.stop()
 
