@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from hotkey_sdk.routing.envelope import PublicKeys
 from hotkey_sdk.routing.follower import Outcome
@@ -35,6 +36,7 @@ class Surroundings:
     weather: Weather
     clock: Callable[[], float]
     adopted: Callable[[str, Router], None]
+    fail: Callable[[str], None]
 
 
 class Client:
@@ -71,7 +73,18 @@ class Client:
         """A new table is the current one."""
 
     def start(self) -> None:
-        self._tasks.append(asyncio.create_task(self.follow()))
+        self.run(self.follow())
+
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do it in this process; an error that nothing caught is a defect, and told."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.around.fail(f"{self.name} raised {error!r}")
 
     def stop(self) -> None:
         """The process is gone, from one moment to the next."""

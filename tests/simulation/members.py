@@ -95,6 +95,8 @@ class Member(Client):
         self._unsettled: set[Place] = set()
         self._settle_at = self._flush_at = 0.0
         self._joins = True
+        self._leaves = False
+        self._failure = ""
 
     @property
     def applied(self) -> int:
@@ -105,17 +107,21 @@ class Member(Client):
 
     def start(self) -> None:
         super().start()
-        self._tasks.append(asyncio.create_task(self._live()))
+        self.run(self._live())
 
     def stop(self) -> None:
         super().stop()
         self._flight.forget()
 
-    async def leave(self) -> None:
-        """Stop as on SIGTERM: flush, and give the partitions up."""
-        await self._drain()
-        self._down.coordinator.leave(self.name)
-        self.stop()
+    def die(self, why: str) -> None:
+        """The process is gone, from one moment to the next."""
+        if not self.process.gone:
+            self.stop()
+            self._died(self, why)
+
+    def leave(self) -> None:
+        """Stop as on SIGTERM: at its next turn it flushes and gives its partitions up."""
+        self._leaves = True
 
     def _milliseconds(self) -> int:
         return int(self.around.clock() * 1000)
@@ -124,21 +130,24 @@ class Member(Client):
         return {source.topic for source in self._down.sink.store.positions()}
 
     async def _live(self) -> None:
-        turns = asyncio.create_task(self._turns())
-        death = asyncio.create_task(self._killed.wait())
-        self._tasks += [turns, death]  # type: ignore[list-item]
+        turns, death = self.run(self._turns()), self.run(self._die_in_a_flush())
         await asyncio.wait([turns, death], return_when=asyncio.FIRST_COMPLETED)
-        failure = turns.exception() if turns.done() and not turns.cancelled() else None
-        if failure is not None and not isinstance(failure, Failed):
-            raise failure
-        self.stop()
-        if isinstance(failure, Failed):
+        if turns.done():
             self._down.coordinator.leave(self.name)  # it ends in order
-        self._died(self, str(failure) if failure else "killed")
+        self.die(self._failure or ("leaves" if turns.done() else "killed"))
+
+    async def _die_in_a_flush(self) -> None:
+        await self._killed.wait()
 
     async def _turns(self) -> None:
+        try:
+            await self._work()
+        except Failed as error:
+            self._failure = str(error)
+
+    async def _work(self) -> None:
         self._flush_at = self._now() + FLUSH_SECONDS
-        while True:
+        while not self._leaves:
             await self.process.sleep(self.chance.uniform(*TURN_SECONDS))
             self._collect()
             self._keep_up()
@@ -149,6 +158,7 @@ class Member(Client):
             if not self._flight.is_under_way and self._now() >= self._flush_at:
                 self._begin_flush()
             self._take()
+        await self._drain()
 
     def _keep_up(self) -> None:
         """As the SDK's consumer: the subscription is what the read set says."""

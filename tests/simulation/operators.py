@@ -15,6 +15,7 @@ class Operator:
     def __init__(self, world: World) -> None:
         self._world = world
         self._turning: asyncio.Task[None] | None = None
+        self._said = ""
 
     async def run(self) -> None:
         while True:
@@ -44,8 +45,11 @@ class Operator:
         seed = world.chance.randrange(2**32)
         outcome = await turn.step(world.clock(), seed, pace_seconds=world.pace_seconds)
         decision = outcome.decision
-        said = f"{decision.reason}: {decision.message}" if decision else outcome.failure or "stands by"
-        world.tell(f"operator: {said}")
+        if decision is None:
+            world.tell(f"operator: {outcome.failure or 'stands by'}")
+        elif decision.reason != self._said or decision.actions:
+            world.tell(f"operator: {decision.reason}: {decision.message}")
+        self._said = decision.reason if decision else ""
         for event in outcome.applied.events:
             if decision is None or event.message != decision.message:
                 world.tell(f"operator, event {event.reason}: {event.message}")

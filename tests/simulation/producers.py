@@ -83,7 +83,7 @@ class SimulatedProducer(Client):
     def start(self) -> None:
         if self.follows:
             super().start()
-        self._tasks.append(asyncio.create_task(self.produce()))
+        self.run(self.produce())
 
     def took_up(self, router: Router) -> None:
         self.book.forget_others({route.topic for route in router.table.routes} - {self._base})

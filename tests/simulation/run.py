@@ -36,6 +36,9 @@ def simulate(
 async def _run(seed: int, parts: Parts, faults: tuple[Fault, ...] | None, unadopted: int) -> Report:
     world = World(seed, parts, faults, unadopted)
     world.tell(f"seed {seed}: {world.scenario.shape}, second group: {world.scenario.bystander}")
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: world.fail(f"a callback raised {context.get('exception')!r}")
+    )
     world.start()
     operator = Operator(world)
     for work in (operator.run(), back_up(world), strike(world, operator)):

@@ -104,13 +104,13 @@ def _spread(seed: int, shape: Shape, unadopted: int) -> Scenario:
     policy: dict[str, Any] = {
         "topic": TOPIC,
         "dimensions": [{"name": "user_id", "from": {"header": "user"}}],
-        "trigger": {"recordsPerSecond": 40},
+        "trigger": {"recordsPerSecond": 25},
         "release": {"for": "6s"},
     }
     if shape is Shape.PER_USER:
         policy["spread"] = {"by": [["user_id"]], "ordering": "PerDimension"}
     if seed // 5 % 2:
-        policy["trigger"] = {"recordsPerSecond": 40, "lagSeconds": LAG_SECONDS}
+        policy["trigger"] = {"recordsPerSecond": 25, "lagSeconds": LAG_SECONDS}
         policy["consumers"] = {"groups": [GROUP]}
     return Scenario(
         shape=shape,
@@ -119,8 +119,8 @@ def _spread(seed: int, shape: Shape, unadopted: int) -> Scenario:
         more_partitions=9,
         policy=policy,
         hot=((HOT_AT, 54.0, NIKE),),
-        hot_rate=180.0 if unadopted else 60.0,
-        quiet=_quiet(20, 1.2),
+        hot_rate=112.0 if unadopted else 38.0,
+        quiet=_quiet(20, 0.75),
         seasons=(Season(3.0, 32.0, 2, 7), Season(56.0, 66.0, 0, 3)),
         looks=(Look(54.0, (NIKE,)), Look(98.0, ())),
         in_order_at=0.0,
@@ -134,7 +134,7 @@ def _dedicated(seed: int, shape: Shape) -> Scenario:
     policy: dict[str, Any] = {
         "topic": TOPIC,
         "dimensions": [{"name": "user_id", "from": {"header": "user"}}],
-        "trigger": {"recordsPerSecond": 10},
+        "trigger": {"recordsPerSecond": 6},
         "release": {"for": "5s"},
         "dedicatedTopic": {"enabled": True},
         "limits": {"changesPerMinute": 60},
@@ -157,8 +157,8 @@ def _dedicated(seed: int, shape: Shape) -> Scenario:
         more_partitions=5,
         policy=policy,
         hot=((HOT_AT, 60.0, NIKE), (again_at, 1e9, ADIDAS)),
-        hot_rate=24.0 if shape is Shape.PER_KEY else 54.0,
-        quiet=_quiet(12, 0.7),
+        hot_rate=18.0 if shape is Shape.PER_KEY else 33.0,
+        quiet=_quiet(12, 0.45),
         seasons=(Season(3.0, 32.0, 2, 8), Season(61.0, 76.0, 0, 4)),
         looks=(Look(60.0, (NIKE,)), Look(124.0, (ADIDAS,))),
         in_order_at=22.0,

@@ -108,12 +108,10 @@ def _strike_member(world: World, fault: Fault) -> None:
 
 
 async def _visit(world: World, seconds: float) -> None:
-    member = world.start_member()
+    member = world.start_member(stays=False)
+    world.tell(f"{member.name} joins")
     await asyncio.sleep(seconds)
-    if member in world.members:
-        world.members.remove(member)
-        world.tell(f"{member.name} leaves")
-        await member.leave()
+    member.leave()
 
 
 async def _delete_topic(world: World, fault: Fault) -> None:

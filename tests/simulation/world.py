@@ -114,7 +114,6 @@ class World:
         self.readable = {TOPIC}  # topics of every read set that was ever published
         self.recorded: set[str] = set()  # names of dedicated topics that ever stood in the object
         self.graves: list[Log] = []
-        self.deaths = 0
 
     def _clients(self) -> None:
         self.around = Surroundings(
@@ -126,6 +125,7 @@ class World:
             self.weather,
             self.clock,
             self._adopted,
+            self.fail,
         )
         self.leaders = Leaders(self.brokers, self.weather, TOPIC, self._appended)
         self.coordinator = Coordinator(GROUP, self.brokers, self.groups, self.now)
@@ -186,18 +186,19 @@ class World:
         self.producers.append(producer)
         producer.start()
 
-    def start_member(self) -> Member:
+    def start_member(self, *, stays: bool = True) -> Member:
+        """`stays`: another one comes once this one is gone."""
         self._joined += 1
         chance = random.Random(self.chance.random())
-        member = Member(self._joined, self.around, chance, self.downstream, self._died)
+        died = self._died if stays else self._left
+        member = Member(self._joined, self.around, chance, self.downstream, died)
         self.members.append(member)
         member.start()
         return member
 
     def kill_member(self, member: Member) -> None:
         if member in self.members:
-            member.stop()
-            self._died(member, "killed")
+            member.die("killed")
 
     def written(self, table: Table) -> None:
         """The object holds another table now: what must be true of it and of the one before."""
@@ -267,12 +268,12 @@ class World:
         if self.contents.setdefault(table.epoch, data) != data:
             self.fail(f"two different tables were published under epoch {table.epoch}")
 
-    def _died(self, member: Member, why: str) -> None:
-        if member not in self.members:
-            return
+    def _left(self, member: Member, why: str) -> None:
         self.members.remove(member)
-        self.deaths += 1
         self.tell(f"{member.name} is gone: {why}")
+
+    def _died(self, member: Member, why: str) -> None:
+        self._left(member, why)
 
         async def replace() -> None:
             await asyncio.sleep(self.chance.uniform(0.3, 3.0))
