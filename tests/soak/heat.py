@@ -24,6 +24,14 @@ class Phase:
     rate: float
     shares: Mapping[str, float]
 
+    @property
+    def is_surge(self) -> bool:
+        """Whether one key needs a topic of its own."""
+        return self.rate > 1.0
+
+
+CALM = Phase(0.0, 1.0, {})
+
 
 def phases(chance: random.Random) -> Iterator[Phase]:
     """One phase after the other, without end."""

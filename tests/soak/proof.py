@@ -38,12 +38,14 @@ def prove(run: str, journals: Path, producers: Iterable[int], counted: Iterable[
         place = _place(run, name, times)
         if place is None:
             unknown += 1
-            named += [f"unknown {name}"]
+            if len(named) < SHOWN:
+                named.append(f"unknown {name}")
             continue
         number, at = place
         if times[number][at]:
             doubled += 1
-            named += [f"doubled {name}"]
+            if len(named) < SHOWN:
+                named.append(f"doubled {name}")
         times[number][at] = 1
     acked = lost = 0
     for number, seen in times.items():
@@ -51,8 +53,9 @@ def prove(run: str, journals: Path, producers: Iterable[int], counted: Iterable[
             acked += 1
             if not seen[at]:
                 lost += 1
-                named += [f"lost {event_id(run, number, at)}"]
-    return Proof(acked, total, lost, doubled, unknown, tuple(named[:SHOWN]))
+                if len(named) < SHOWN:
+                    named.append(f"lost {event_id(run, number, at)}")
+    return Proof(acked, total, lost, doubled, unknown, tuple(named))
 
 
 def _place(run: str, name: str, times: dict[int, bytearray]) -> tuple[int, int] | None:

@@ -22,12 +22,14 @@ from tests.soak.strikes import Strikes
 from tests.soak.summary import Goals, Summary
 from tests.soak.watch import Agreement, Watch
 from tests.soak.world import TOPIC, World
+from tests.stack.operator.waiting import eventually
 
 TICK_SECONDS = 0.1
 SAY_SECONDS = 10.0
 COPY_SECONDS = 45.0
 FIRST_FAULT_SECONDS = 8.0
 LOST_SECONDS = 60.0  # what is not counted so long after the end is lost
+HELD_SECONDS = 30.0  # a surge goes on for, while its key has no topic of its own
 LISTED_SECONDS = 45.0  # the operator looks at the names of all topics each half minute
 ASK_AGAIN_SECONDS = 2.0
 
@@ -42,10 +44,10 @@ class Plan:
     more_seconds: float = 0.0
 
     @classmethod
-    def full(cls, seed: int, seconds: float, count: int, goals: Goals) -> Plan:
+    def full(cls, seed: int, seconds: float, count: int, goals: Goals, more_seconds: float = 0.0) -> Plan:
         chance = random.Random(f"faults {seed}")
         drawn = faults.draw(chance, count, FIRST_FAULT_SECONDS, seconds - FIRST_FAULT_SECONDS)
-        return cls(seconds, drawn, goals)
+        return cls(seconds, drawn, goals, more_seconds)
 
     @classmethod
     def short(cls, seed: int, seconds: float, goals: Goals, more_seconds: float) -> Plan:
@@ -88,13 +90,14 @@ class Soak:
 
     def _drive(self) -> None:
         phases = heat.phases(random.Random(f"heat {self._world.scale.seed}"))
-        due, strikes = next(phases), iter(self._plan.faults)
+        phase, due, late = heat.CALM, next(phases), 0.0
+        strikes = iter(self._plan.faults)
         fault = next(strikes, None)
         said_at, copied_at = 0.0, 0.0
         while (at := time.monotonic() - self._began) < self._plan.seconds or self._goes_on(at):
-            if at >= due.at:
+            if at >= due.at + late + (HELD_SECONDS if self._is_awaited(phase) else 0.0):
                 self._order(due)
-                due = next(phases)
+                phase, due, late = due, next(phases), at - due.at
             if fault is not None and at >= fault.at:
                 self.strikes.strike(fault)
                 fault = next(strikes, None)
@@ -106,6 +109,10 @@ class Soak:
                 said_at = at
                 self._say(self._progress())
             time.sleep(TICK_SECONDS)
+
+    def _is_awaited(self, phase: heat.Phase) -> bool:
+        """Whether it is a surge whose key has no topic of its own yet: brokers and operator may be down."""
+        return phase.is_surge and not self.watch.keys_of_own.intersection(phase.shares)
 
     def _goes_on(self, at: float) -> bool:
         """Whether a run whose time is over goes on, because too little has happened yet."""
@@ -190,7 +197,11 @@ class Soak:
         for story in stories:
             failed.update(story.failed)
         orphans, topics = self._orphans()
-        more = [*proof.named, *self.unmarked(totals.clicks, totals.event_ids + totals.forgotten)]
+        more = [
+            *proof.named,
+            *self.strikes.failed,
+            *self.unmarked(totals.clicks, totals.event_ids + totals.forgotten),
+        ]
         made = Summary(
             seed=world.scale.seed,
             seconds=round(seconds, 1),
@@ -200,7 +211,7 @@ class Soak:
             route_changes=dict(sorted(self.watch.changes.items())),
             faults=faults.counted(self.strikes.done),
             lost=proof.lost,
-            twice=proof.doubled + max(0, totals.clicks - totals.event_ids - totals.forgotten),
+            twice=proof.doubled + max(0, totals.clicks - ids),
             unknown=proof.unknown,
             dead_letters=totals.dead,
             dedicated_topics=topics,
@@ -217,7 +228,7 @@ class Soak:
         return made.judged(self._plan.goals, tuple(more))
 
     @staticmethod
-    def unmarked(clicks: int, ids: int) -> list[str]:
+    def _unequal(clicks: int, ids: int) -> list[str]:
         """In words, when what was counted is not as much as there are ids."""
         return [f"{clicks} clicks are counted for {ids} ids"] if clicks != ids else []
 
@@ -229,12 +240,15 @@ class Soak:
         """The dedicated topics that no table lists, and how many there are in all."""
         prefix, deadline = dedicated_prefix(TOPIC), time.monotonic() + LISTED_SECONDS
         while True:
-            found = {name for name in self._world.topics() if name.startswith(prefix)}
+            found = {name for name in self._topics() if name.startswith(prefix)}
             table = self.watch.table
             orphans = found - set(table.read_set if table else ())
             if not orphans or time.monotonic() > deadline:
                 return tuple(sorted(orphans)), len(found)
             time.sleep(ASK_AGAIN_SECONDS)
+
+    def _topics(self) -> set[str]:
+        return eventually("the brokers tell what topics there are", self._world.topics)
 
     def _epochs_back(self) -> Iterator[str]:
         """Where a client went back to an older table."""

@@ -72,9 +72,9 @@ class Watch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.changes: Counter[str] = Counter()
+        self.keys_of_own: frozenset[str] = frozenset()
         self.went_back: list[str] = []
         self.table: Table | None = None
-        self.failure: str | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -87,7 +87,7 @@ class Watch:
         while not self._stop.wait(LOOK_SECONDS):
             try:
                 found = self._world.scene.table(POLICY)
-            except (AssertionError, ApiException, HTTPError, OSError):
+            except (AssertionError, ApiException, HTTPError, OSError, ValueError):
                 continue  # the API server is away
             if found is not None:
                 self._see(found)
@@ -98,6 +98,8 @@ class Watch:
             return
         if found.epoch < before.epoch:
             self.went_back.append(f"the object's epoch went from {before.epoch} to {found.epoch}")
+        own = (route.key for route in found.routes if route.topic != TOPIC)
+        self.keys_of_own = frozenset(key.decode() for key in own)
         self.changes.update(route_changes(before, found))
 
     def _reports(self) -> dict[str, int]:

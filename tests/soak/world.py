@@ -227,9 +227,12 @@ class World:
         return leader - 1 if leader > 0 else 0
 
     def topics(self) -> set[str]:
-        """The names of all topics that there are."""
+        """The names of all topics that there are. Raises OSError while no broker tells."""
         admin = AdminClient({"bootstrap.servers": self.stack.kafka.bootstrap, "log_level": 0})
-        return set(admin.list_topics(timeout=10).topics)
+        try:
+            return set(admin.list_topics(timeout=10).topics)
+        except KafkaException as error:
+            raise OSError(str(error)) from error
 
     def stop(self) -> None:
         """End all that runs, by its pid."""
