@@ -11,9 +11,11 @@ import contextlib
 import functools
 import logging
 import operator
+import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -28,10 +30,12 @@ DeliveryCallback = Callable[[KafkaError | None, Message], None]
 HeadersLike = Any  # what confluent_kafka takes: a dict, or a list of (name, value)
 
 _ANY = -1
-_WAIT, _FULL, _BASE = Way.WAIT, Way.FULL, Way.BASE  # an enum is slow to ask for its members
+_WAIT, _FULL, _DEDICATED = Way.WAIT, Way.FULL, Way.DEDICATED  # an enum is slow to ask for its members
 _RECORDS = 100_000  # librdkafka's defaults of queue.buffering.max.messages
 _KIBIBYTES = 1_048_576  # and queue.buffering.max.kbytes
 _TRY_SECONDS = 1.0  # how long a transaction's record waits for those before it, once for a dedicated topic
+_FLUSH_SECONDS = 0.1  # after so long what may go to base is sent, while others are still waited for
+_HELD_HERE = 2  # references to a callback that the Kafka client did not take: a name, and an argument
 _RECORD_BYTES = 200  # of a record that is held, beside its key and value
 
 # _DESTROY is none of them: librdkafka ends requests with it when it lets go of a broker, too.
@@ -52,6 +56,8 @@ _UNUSABLE = frozenset(
 
 _produce = confluent_kafka.Producer.produce
 _flush = confluent_kafka.Producer.flush
+_length = confluent_kafka.Producer.__len__
+_poll = confluent_kafka.Producer.poll
 
 # A transaction with nothing but refused records can end the producer (librdkafka cannot abort what the broker
 # never began). So to a dedicated topic that has taken nothing from this producer yet, a transaction writes
@@ -78,11 +84,7 @@ class Again(msgspec.Struct, frozen=True, gc=False):
     callback: DeliveryCallback | None
     timestamp: int
     headers: HeadersLike | None
-
-    @property
-    def size_bytes(self) -> int:
-        """What holding it takes, about."""
-        return len(self.value or b"") + len(self.key) + _RECORD_BYTES
+    size_bytes: int  # what holding it takes, about
 
 
 class DedicatedSends:
@@ -101,9 +103,11 @@ class DedicatedSends:
             operator.attrgetter("size_bytes"),
         )
         self._draining = False
-        self._ended: list[tuple[Again, KafkaError]] = []  # whose callers are still to be told
+        self._flushing = 0  # threads that do
+        self._ended: deque[tuple[Again, KafkaError]] = deque()  # whose callers are still to be told
         self._topics: dict[str, frozenset[str]] = {}  # by base topic, those that its table writes to
-        self._closed: dict[str, str] = {}  # as it was told in the log
+        self._closed: dict[str, str] = {}  # as it was told in the log,
+        self._closures = 0  # which holds as long as the book counts so many
         self._end = ""  # what to say where it cannot be
         self._fatal: KafkaException | None = None
         self._broken: str | None = None  # why the transaction has to be aborted
@@ -147,12 +151,12 @@ class DedicatedSends:
         with self.lock:
             queue = book.queue(to.topic, to.partition)
             way, number = book.enter(queue, time.monotonic() if book.any_closed else 0.0)
-            if way is _WAIT:
+            if way is _WAIT and self._transactional is None:
                 book.wait(queue, _again(base, value, key, callback, timestamp, headers))
                 return
-        if way is _FULL:
+        if way is _FULL and self._transactional is None:
             raise BufferError("Local: Queue full")
-        if way is _BASE:
+        if way is not _DEDICATED:  # what a transaction waited for would never be committed with it
             self.went_to_base += 1
             _produce(producer, base, value, key, _ANY, callback, None, timestamp, headers)
             return
@@ -166,8 +170,11 @@ class DedicatedSends:
                 self._cancel(queue)
                 raise self.explained(error) from error
             self._refused_at_once(producer, sent, value, error.args[0])
-        except BaseException:  # the client's queue is full, or an argument is wrong: nothing was sent
-            self._cancel(queue)
+        except (
+            BaseException
+        ):  # the client's queue is full, an argument is wrong, or a signal's handler raised
+            if not sent.settled and sys.getrefcount(sent) <= _HELD_HERE:
+                self._cancel(queue)
             raise
 
     def _may_write(self, producer: confluent_kafka.Producer, topic: str) -> bool:
@@ -191,7 +198,7 @@ class DedicatedSends:
     ) -> None:
         """The Kafka client knows that the topic cannot be used: no transaction is broken by that."""
         if not self._transactional:
-            self.refused(sent, value.encode() if isinstance(value, str) else value, error)
+            self.refused(sent, value.encode() if isinstance(value, str) else value, error, Fate.UNUSABLE)
             return
         with self.lock:
             self.book.close(sent.queue.topic, error.name(), float("inf"))
@@ -202,31 +209,34 @@ class DedicatedSends:
             producer, sent.base, value, sent.key, _ANY, sent.callback, None, sent.timestamp, sent.headers
         )
 
-    def refused(self, sent: Sent, value: bytes | None, error: KafkaError) -> None:
+    def refused(self, sent: Sent, value: bytes | None, error: KafkaError, fate: Fate) -> None:
         """A record that was sent to a dedicated topic was not taken; it is kept, and sent in its turn."""
-        again = Again(sent.base, value, _bytes(sent.key), sent.callback, sent.timestamp, sent.headers)
+        key = _bytes(sent.key)
+        size = len(value or b"") + len(key) + _RECORD_BYTES
+        again = Again(sent.base, value, key, sent.callback, sent.timestamp, sent.headers, size)
         with self.lock:
-            due = self.book.refused(
-                sent.queue, sent.number, again, fate_of(error), error.name(), time.monotonic()
-            )
+            due = self.book.refused(sent.queue, sent.number, again, fate, error.name(), time.monotonic())
             self._tell()
         if due:
             self.drain()
 
     def failed(self, sent: Sent, error: KafkaError, message: Message) -> None:
         """The delivery failed: the record is sent again, or this is its end and the caller is told."""
-        if fate_of(error) is not Fate.FINAL and not self._transactional:
-            self.refused(sent, message.value(), error)
+        fate = fate_of(error)
+        if fate is not Fate.FINAL and not self._transactional:
+            self.refused(sent, message.value(), error, fate)
             return
         with self.lock:
-            if fate_of(error) is not Fate.FINAL:
+            if fate is not Fate.FINAL:
                 self._break(sent.queue.topic, error)
             due = self.book.ended(sent.queue)
-        if due:
-            self.drain()
         callback = sent.callback or self.default_callback
-        if callback is not None:
-            callback(error, message)
+        try:
+            if callback is not None:
+                callback(error, message)
+        finally:
+            if due:
+                self.drain()
 
     def drain(self) -> None:
         """Send to the base topic what waits for it and may go now, and tell callers of what may not.
@@ -234,39 +244,68 @@ class DedicatedSends:
         For the callers' threads, since it calls their callbacks.
         """
         self.push()
-        with self.lock:
-            ended, self._ended = self._ended, []
-        for again, error in ended:
+        while self._ended:
+            with self.lock:
+                if not self._ended:
+                    return
+                again, error = self._ended.popleft()
             callback = again.callback or self.default_callback
             if callback is not None:
                 callback(error, Message(topic=again.topic, key=again.key, value=again.value, error=error))
 
     def push(self) -> None:
-        """Send to the base topic what waits for it and may go now; from any thread."""
+        """Send to the base topic what waits for it and may go now; from any thread.
+
+        Not while one flushes, who does it in its turn: the Kafka client sends what it is given in the course
+        of a flush record by record, whatever `linger.ms` says.
+        """
         with self.lock:
             producer = self._producer()
-            if producer is None or self._draining:
+            if producer is None or self._draining or self._flushing:
                 return
             self._draining = True
             try:
                 self.book.drain(functools.partial(_send_again, producer, self._ended))
             finally:
                 self._draining = False
+            if self._ended:
+                vars(producer)["poll"] = self._tell_and_poll
+
+    def _tell_and_poll(self, *_: float) -> int:
+        """Stands in the place of the producer's `poll` while there are ends to be told.
+
+        Nothing stands there else: `poll` is called for every record.
+        """
+        producer = self._producer()
+        assert producer is not None, "its own method runs"
+        self.drain()
+        with self.lock:
+            if not self._ended:
+                vars(producer).pop("poll", None)
+        return _poll(producer, 0)
 
     def flush(self, seconds: float) -> int:
         """As `Producer.flush`, after which nothing is kept here either, unless the time is over."""
         producer = self._producer()
         assert producer is not None, "its own method runs"
-        deadline = None if seconds < 0 else time.monotonic() + seconds
-        left = _flush(producer, seconds)
-        while self.kept:
+        deadline = float("inf") if seconds < 0 else time.monotonic() + seconds
+        while True:
             before = self.book.resent
+            left = self._flush(producer, deadline - time.monotonic())
             self.drain()
-            over = deadline is not None and time.monotonic() >= deadline
-            left = _flush(producer, -1 if deadline is None else max(0.0, deadline - time.monotonic()))
-            if over or (not left and self.book.resent == before):
-                break
-        return left + self.kept
+            is_idle = not left and self.book.resent == before
+            if is_idle or time.monotonic() >= deadline:
+                return _length(producer) + self.kept
+
+    def _flush(self, producer: confluent_kafka.Producer, rest: float) -> int:
+        """Flush for a while: others must not wait for the slowest before they go to base."""
+        with self.lock:
+            self._flushing += 1
+        try:
+            return _flush(producer, min(max(0.0, rest), _FLUSH_SECONDS))
+        finally:
+            with self.lock:
+                self._flushing -= 1
 
     @property
     def kept(self) -> int:
@@ -289,7 +328,7 @@ class DedicatedSends:
         """End everything that is kept; the callers are told at once."""
         with self.lock:
             error = KafkaError(KafkaError._PURGE_QUEUE)
-            self._ended += [(again, error) for again in self.book.give_up()]
+            self._ended.extend((again, error) for again in self.book.give_up())
         self.drain()
 
     def begin_transaction(self) -> None:
@@ -342,6 +381,9 @@ class DedicatedSends:
             self.drain()
 
     def _tell(self) -> None:
+        if self.book.closures == self._closures:
+            return
+        self._closures = self.book.closures
         closed = self.book.closed()
         for topic in closed.keys() - self._closed.keys():
             log.warning("event=dedicated_topic_refused topic=%s why=%s sending=to_base", topic, closed[topic])
@@ -362,23 +404,27 @@ class Sent(msgspec.Struct, gc=False, eq=False):
     callback: DeliveryCallback | None
     timestamp: int
     headers: HeadersLike | None
+    settled: bool = False  # it was called
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
         sends = self.sends
+        self.settled = True
         if error is not None:
             sends.failed(self, error, message)
             return
         with sends.lock:
             due = sends.book.delivered(self.queue)
-        if due or sends.watching:
-            sends.delivered(self.queue, due)
         callback = self.callback or sends.default_callback
-        if callback is not None:
-            callback(None, message)
+        try:
+            if callback is not None:
+                callback(None, message)
+        finally:
+            if due or sends.watching:
+                sends.delivered(self.queue, due)
 
 
 def _send_again(
-    producer: confluent_kafka.Producer, ended: list[tuple[Again, KafkaError]], again: Again
+    producer: confluent_kafka.Producer, ended: deque[tuple[Again, KafkaError]], again: Again
 ) -> bool:
     """Whether the record is the Kafka client's now, or has come to nothing; not where its queue is full."""
     try:
@@ -413,7 +459,9 @@ def _again(
         raise TypeError(f"a bytes-like object is required, not '{type(value).__name__}'")
     stamp = operator.index(timestamp) or int(time.time() * 1000)
     data = value.encode() if isinstance(value, str) else value
-    return Again(base, data, _bytes(key), callback, stamp, _checked(headers))
+    raw = _bytes(key)
+    size = len(data or b"") + len(raw) + _RECORD_BYTES
+    return Again(base, data, raw, callback, stamp, _checked(headers), size)
 
 
 def _checked(headers: HeadersLike | None) -> HeadersLike | None:

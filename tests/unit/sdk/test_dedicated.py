@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 import hotkey_sdk
+from hotkey_sdk import _dedicated
 from hotkey_sdk._dedicated import fate_of
 from hotkey_sdk.routing.resend import Fate
 from hotkey_sdk.routing.router import Router
@@ -105,6 +107,82 @@ def test_what_waits_counts_in_the_length_and_is_purged_with_the_rest() -> None:
     assert sending.flush(SECONDS) == 0
     assert [value for value, _, _ in ends.told] == [b"a", b"b", None, b"first", b"second"]
     assert {code for _, code, _ in ends.told} == {KafkaError._PURGE_QUEUE}
+
+
+def refused_by_base(sending: hotkey_sdk.Producer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the background thread try to send what waits, when the Kafka client takes nothing any more."""
+    dedicated = sending._dedicated
+    assert dedicated is not None
+    for queue in dedicated.book._queues.values():
+        queue.open = 0
+
+    def produce(*_: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL))
+
+    monkeypatch.setattr(_dedicated, "_produce", produce)
+    thread = threading.Thread(target=dedicated.push)
+    thread.start()
+    thread.join()
+
+
+def test_a_caller_that_only_polls_hears_of_what_the_background_thread_could_not_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = Ends()
+    sending = producer()
+    waiting(sending, ["a", "b"], ends)
+    refused_by_base(sending, monkeypatch)
+    assert sending.hotkey.stats().waiting == 2
+
+    sending.poll(0)
+
+    assert ends.told == [(b"a", KafkaError._FATAL, BASE), (b"b", KafkaError._FATAL, BASE)]
+    assert "poll" not in vars(sending), "a record's poll costs what it did"
+    sending.purge()
+
+
+def test_a_callback_that_raises_keeps_no_other_from_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = Ends()
+    sending = producer()
+
+    def raising(error: KafkaError | None, message: Message) -> None:
+        ends(error, message)
+        raise LookupError("the caller's own")
+
+    waiting(sending, [], ends)
+    sending.produce(BASE, "a", "nike", on_delivery=raising)
+    sending.produce(BASE, "b", "nike", on_delivery=ends)
+    refused_by_base(sending, monkeypatch)
+
+    with pytest.raises(LookupError):
+        sending.poll(0)
+    sending.purge()
+
+    assert [value for value, _, _ in ends.told[:2]] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_an_interruption_leaves_no_record_without_an_end(
+    monkeypatch: pytest.MonkeyPatch, is_taken: bool
+) -> None:
+    sending, ends, original = producer(), Ends(), _dedicated._produce
+
+    def interrupted(*arguments: Any) -> None:
+        if is_taken:
+            original(*arguments)
+        del arguments  # as the Kafka client, whose calls leave nothing behind
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_dedicated, "_produce", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sending.produce(BASE, "v", "nike", on_delivery=ends)
+    monkeypatch.undo()
+    sending.purge()
+    sending.flush(SECONDS)
+
+    assert sending._dedicated is not None
+    assert sending._dedicated.book.on_its_way == 0
+    assert len(ends.told) == is_taken
 
 
 def test_no_more_may_wait_than_the_kafka_clients_own_queue_takes() -> None:

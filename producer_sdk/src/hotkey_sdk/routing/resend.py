@@ -53,6 +53,9 @@ class Fate(StrEnum):
     FINAL = "Final"  # it ends here: the caller has purged it, or the producer is beyond help
 
 
+_UNUSABLE = Fate.UNUSABLE
+
+
 @dataclass(slots=True)
 class Closure:
     """A dedicated topic that is not written to. `until`: on the caller's clock."""
@@ -93,6 +96,7 @@ class Resends(Generic[Record]):
         self.kept = 0  # records held here, of all queues
         self.kept_bytes = 0
         self.resent = 0  # records that were given to the base topic in the end
+        self.closures = 0  # how often a topic was closed or opened again
         self._records_at_most = records_at_most
         self._bytes_at_most = bytes_at_most
         self._size_of = size_of
@@ -149,8 +153,8 @@ class Resends(Generic[Record]):
         queue.open -= 1
         queue.taken = True
         if self._closed and (closure := self._closed.get(queue.topic)) is not None and closure.trying:
-            del self._closed[queue.topic]
-        return queue.turned and not queue.open
+            self._open(queue.topic)
+        return queue.turned and queue.open <= 0
 
     def ended(self, queue: Queue[Record]) -> bool:
         """One record has its end elsewhere: `Fate.FINAL`, or the Kafka client did not even queue it.
@@ -159,7 +163,7 @@ class Resends(Generic[Record]):
         """
         queue.open -= 1
         self._no_longer_trying(queue)
-        return queue.turned and not queue.open
+        return queue.turned and queue.open <= 0
 
     def refused(
         self, queue: Queue[Record], number: int, record: Record, fate: Fate, why: str, now: float
@@ -168,14 +172,19 @@ class Resends(Generic[Record]):
         queue.open -= 1
         queue.refused.append((number, record))
         self._count(record, 1)
-        self._turn(queue)
+        if not queue.turned:
+            self._turn(queue)
         if not queue.struck:
             queue.struck = True
             queue.strikes = 1 if queue.taken else queue.strikes + 1
             queue.taken = False
-        if fate is Fate.UNUSABLE or queue.strikes >= STRIKES or queue.topic in self._closed:
+        closure = self._closed.get(queue.topic)
+        if closure is None:
+            if fate is _UNUSABLE or queue.strikes >= STRIKES:
+                self.close(queue.topic, why, now)
+        elif now >= closure.until:
             self.close(queue.topic, why, now)
-        return not queue.open
+        return queue.open <= 0
 
     def drain(self, send: Callable[[Record], bool]) -> bool:
         """Give to `send` what may go to the base topic now, in order; whether nothing is left that may.
@@ -183,7 +192,7 @@ class Resends(Generic[Record]):
         `send` says whether it took the record; the first that it does not take ends the turn.
         """
         for queue in list(self._turned):
-            if queue.open:
+            if queue.open > 0:
                 continue
             self._line_up(queue)
             while queue.waiting:
@@ -203,7 +212,7 @@ class Resends(Generic[Record]):
             self._line_up(queue)
             given += queue.waiting
             queue.waiting.clear()
-            if not queue.open:
+            if queue.open <= 0:
                 self._turn_back(queue)
         self.kept = self.kept_bytes = 0
         return given
@@ -213,6 +222,7 @@ class Resends(Generic[Record]):
         closure = self._closed.get(topic)
         if closure is None:
             self._closed[topic] = Closure(why, now + FIRST_PAUSE_SECONDS)
+            self.closures += 1
         elif now >= closure.until:  # else it is one more of those that were on their way
             closure.pause_seconds = min(2 * closure.pause_seconds, LONGEST_PAUSE_SECONDS)
             closure.why, closure.until, closure.trying = why, now + closure.pause_seconds, False
@@ -221,10 +231,14 @@ class Resends(Generic[Record]):
         """No route names any other topic: open those again, and drop queues that have nothing on its way."""
         topics = set(topics)
         for topic in [topic for topic in self._closed if topic not in topics]:
-            del self._closed[topic]
+            self._open(topic)
         for name, queue in list(self._queues.items()):
             if queue.topic not in topics and not queue.open and not queue.turned:
                 del self._queues[name]
+
+    def _open(self, topic: str) -> None:
+        del self._closed[topic]
+        self.closures += 1
 
     def _turn(self, queue: Queue[Record]) -> None:
         queue.turned = True
