@@ -197,11 +197,8 @@ class Soak:
         for story in stories:
             failed.update(story.failed)
         orphans, topics = self._orphans()
-        more = [
-            *proof.named,
-            *self.strikes.failed,
-            *self.unmarked(totals.clicks, totals.event_ids + totals.forgotten),
-        ]
+        ids = totals.event_ids + totals.forgotten
+        more = [*proof.named, *self.strikes.failed, *self._unequal(totals.clicks, ids)]
         made = Summary(
             seed=world.scale.seed,
             seconds=round(seconds, 1),
