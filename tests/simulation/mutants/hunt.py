@@ -50,8 +50,10 @@ def hunt(name: str, seeds: range) -> Found | None:
     Raises `ValueError` where the same seed does not hold on the sound product.
     """
     mutant = MUTANTS[name]
-    for seed in seeds:
-        problem = _shown(mutant.seeded, replay(mutant, seed).problems) if mutant.seeded else None
+    if mutant.seeded is None:
+        return None
+    for seed in filter(mutant.seeded.on.has, seeds):
+        problem = _shown(mutant.seeded, replay(mutant, seed).problems)
         if problem is not None:
             _holds_when_sound(mutant, seed)
             return Found(seed, problem)

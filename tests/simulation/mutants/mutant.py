@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from enum import StrEnum
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +19,7 @@ from unittest.mock import patch
 from tests.simulation import scenario as scenarios
 from tests.simulation.faults import Fault, Kind, draw
 from tests.simulation.parts import REAL, Parts
+from tests.simulation.scenario import Bystander
 
 Patch = AbstractContextManager[object]
 
@@ -25,14 +27,34 @@ INVARIANTS = range(1, 13)
 PRODUCT = ("hotkey_operator", "hotkey_sdk", "hotkey_aggregator")
 
 
+class On(StrEnum):
+    """Which seeds are run: those of the policies that can show the mutant at all."""
+
+    ANY = "any policy"
+    DEDICATED = "policies with dedicated topics"
+    UNLISTED = "policies that do not name a group"
+    NOT_FOLLOWING = "policies with a group that does not follow"
+
+    def has(self, seed: int) -> bool:
+        scenario = scenarios.of(seed)
+        match self:
+            case On.UNLISTED:
+                return scenario.dedicates and scenario.bystander is Bystander.UNLISTED
+            case On.NOT_FOLLOWING:
+                return scenario.dedicates and scenario.bystander is Bystander.DOES_NOT_FOLLOW
+        return scenario.dedicates or self is On.ANY
+
+
 @dataclass(frozen=True, slots=True)
 class Seeded:
     """That the simulation finds a mutant: by a problem with any of the words of `says`.
 
-    `only`: faults of these kinds alone are drawn, to find it sooner; empty: of all kinds, as ever.
+    To find it sooner, other seeds than those of `on` are passed over, and only faults of the kinds `only` are
+    drawn; empty: of all kinds, as ever.
     """
 
     says: tuple[str, ...]
+    on: On = On.ANY
     only: frozenset[Kind] = frozenset()
 
     def faults(self, seed: int) -> tuple[Fault, ...] | None:
@@ -43,15 +65,21 @@ class Seeded:
             return None
         return draw(Random(seed), scenario.seasons, set(Kind) - kinds, scenario.thaw_at) if kinds else ()
 
+    def run(self, seeds: range) -> int:
+        """How many of them are not passed over."""
+        return sum(self.on.has(seed) for seed in seeds)
+
     @property
     def bias(self) -> str:
-        """In words for people."""
-        return f"only: {'; '.join(sorted(self.only))}" if self.only else "none"
+        """In words for people; empty where there is none."""
+        on = () if self.on is On.ANY else (str(self.on),)
+        kinds = (f"faults only: {', '.join(sorted(self.only))}",) if self.only else ()
+        return "; ".join((*on, *kinds))
 
 
-def said(*words: str, only: tuple[Kind, ...] = ()) -> Seeded:
+def said(*words: str, on: On = On.ANY, only: tuple[Kind, ...] = ()) -> Seeded:
     """Found by a problem with any of these words."""
-    return Seeded(words, frozenset(only))
+    return Seeded(words, on, frozenset(only))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from hotkey_sdk.routing.router import RoutePlan
 from hotkey_sdk.routing.slots import Value
 from hotkey_sdk.routing.table import Table
 from tests.simulation.faults import Kind
-from tests.simulation.mutants.mutant import Mutant, Patch, everywhere, method, returning, said
+from tests.simulation.mutants.mutant import Mutant, On, Patch, everywhere, method, returning, said
 from tests.simulation.parts import REAL
 
 SETTINGS = "tests/unit/sdk/test_settings.py"
@@ -152,7 +152,7 @@ MUTANTS = (
         "tests/stack/sdk/test_consumer.py::test_the_start_position_of_each_new_partition_is_committed",
         from_the_end,
         replace(REAL, start=lambda _, end: end, commits_starts=False),
-        seeded=said("are not counted", "are hot for long"),
+        seeded=said("are not counted", "are hot for long", on=On.DEDICATED),
     ),
     Mutant(
         "idempotence-off",
@@ -178,7 +178,11 @@ MUTANTS = (
         "of what a topic refused only the first record is sent again",
         f"{RESEND}::test_a_refused_record_and_all_behind_it_go_to_base_in_order",
         first_alone,
-        seeded=said("were told nothing", only=(Kind.DENIED, Kind.TOPIC_DELETED)),
+        seeded=said(
+            "were told nothing",
+            on=On.DEDICATED,
+            only=(Kind.DENIED, Kind.TOPIC_DELETED, Kind.SLOW, Kind.LEADERS),
+        ),
     ),
     Mutant(
         "refused-record-dropped",
@@ -186,7 +190,11 @@ MUTANTS = (
         "what a dedicated topic refuses is not sent again",
         f"{RESEND}::test_a_refused_record_and_all_behind_it_go_to_base_in_order",
         refusal_is_final,
-        seeded=said("were told nothing", only=(Kind.DENIED, Kind.TOPIC_DELETED)),
+        seeded=said(
+            "were told nothing",
+            on=On.DEDICATED,
+            only=(Kind.DENIED, Kind.TOPIC_DELETED, Kind.SLOW, Kind.LEADERS),
+        ),
     ),
     Mutant(
         "re-sent-behind-the-later",
@@ -194,7 +202,11 @@ MUTANTS = (
         "refused records go to base behind those that were sent after them",
         f"{RESEND}::test_new_records_wait_behind_what_was_refused",
         waiting_first,
-        seeded=said("stand after a later one", only=(Kind.DENIED, Kind.TOPIC_DELETED)),
+        seeded=said(
+            "stand after a later one",
+            on=On.DEDICATED,
+            only=(Kind.DENIED, Kind.TOPIC_DELETED, Kind.SLOW, Kind.LEADERS),
+        ),
     ),
     Mutant(
         "overtaking-on-the-way-back",
@@ -202,7 +214,11 @@ MUTANTS = (
         "a record goes to base while earlier ones are still to be refused",
         f"{RESEND}::test_new_records_wait_behind_what_was_refused",
         not_waiting,
-        seeded=said("stand after a later one", only=(Kind.DENIED, Kind.TOPIC_DELETED)),
+        seeded=said(
+            "stand after a later one",
+            on=On.DEDICATED,
+            only=(Kind.DENIED, Kind.TOPIC_DELETED, Kind.SLOW, Kind.LEADERS),
+        ),
     ),
     Mutant(
         "lower-epoch-accepted",
@@ -210,7 +226,7 @@ MUTANTS = (
         "a client takes a table of a lower epoch than its own",
         "tests/unit/sdk/test_follower.py::test_epochs_only_grow_in_whatever_order_tables_come",
         any_epoch,
-        seeded=said("went from epoch"),
+        seeded=said("went from epoch", only=(Kind.REDIS_OLDER,)),
     ),
     Mutant(
         "random-shards",

@@ -28,7 +28,7 @@ from hotkey_sdk.routing.names import dedicated_prefix
 from hotkey_sdk.routing.report import ClientReport
 from hotkey_sdk.routing.table import DedicatedTopic, Table
 from tests.simulation.faults import Kind
-from tests.simulation.mutants.mutant import Mutant, Patch, all_of, everywhere, method, returning, said
+from tests.simulation.mutants.mutant import Mutant, On, Patch, all_of, everywhere, method, returning, said
 
 LOOP = "tests/unit/operator/test_dedication.py"
 LOSSES = "tests/unit/operator/test_dedication_losses.py"
@@ -128,7 +128,7 @@ def name_reused() -> Patch:
 
 
 def stranger_adopted() -> Patch:
-    """Whatever has a recorded name is taken for ours, whichever id it has."""
+    """Whatever has a recorded name is taken for ours, whichever id and partitions it has."""
     known = _Step._known
 
     def believing(step: Any, topic: DedicatedTopic) -> Known:
@@ -137,7 +137,7 @@ def stranger_adopted() -> Patch:
             return found
         if not topic.topic_id:
             return replace(found, made=found.seen.topic_id)
-        return replace(found, seen=TopicSeen(topic.topic_id, found.seen.partitions, found.seen.config))
+        return replace(found, seen=TopicSeen(topic.topic_id, topic.partitions, found.seen.config))
 
     return method(_Step, "_known", believing)
 
@@ -176,7 +176,7 @@ MUTANTS = (
         "the table's read set holds the dedicated topics alone, and readers take it",
         f"{LOOP}::test_a_key_that_fits_nowhere_gets_its_own_topic_goes_back_and_the_next_key_has_it",
         base_left_out,
-        seeded=said("the base topic is not in the read set"),
+        seeded=said("the base topic is not in the read set", on=On.DEDICATED),
     ),
     Mutant(
         "read-set-shrinks",
@@ -184,7 +184,7 @@ MUTANTS = (
         "a topic that was forgotten, though it exists, leaves the read set",
         f"{LOOP}::test_a_topic_that_a_person_made_anew_is_left_at_once_and_never_written_again",
         read_set_forgets,
-        seeded=said("no consumer is told to read"),
+        seeded=said("no consumer is told to read", on=On.DEDICATED),
     ),
     Mutant(
         "written-before-published",
@@ -200,7 +200,7 @@ MUTANTS = (
         "a topic is written though registered groups have committed nothing on it",
         f"{LOOP}::test_a_group_that_does_not_follow_keeps_the_key_at_its_rung_and_is_named",
         unread,
-        seeded=said("does not read"),
+        seeded=said("does not read", on=On.DEDICATED),
     ),
     Mutant(
         "unlisted-group-ignored",
@@ -208,7 +208,7 @@ MUTANTS = (
         "a group that reads the base topic and that the policy does not name holds nothing up",
         f"{LOOP}::test_a_group_that_the_policy_does_not_name_blocks_until_it_is_ignored",
         unlisted_ignored,
-        seeded=said("does not read"),
+        seeded=said("does not read", on=On.UNLISTED),
     ),
     Mutant(
         "reports-replace-listed-groups",
@@ -216,7 +216,7 @@ MUTANTS = (
         "only the groups that SDK consumers report have to read a topic, not all that are listed",
         f"{RULES}::test_reports_add_groups_and_never_replace_those_that_are_listed",
         reports_replace,
-        seeded=said("does not read"),
+        seeded=said("is still in Prepare", on=On.NOT_FOLLOWING),
     ),
     Mutant(
         "time-out-into-loss",
@@ -224,7 +224,7 @@ MUTANTS = (
         f"after {HASTE_SECONDS:.0f} s nobody waits for a group that does not follow",
         f"{LOOP}::test_a_group_that_does_not_follow_keeps_the_key_at_its_rung_and_is_named",
         out_of_patience,
-        seeded=said("does not read"),
+        seeded=said("does not read", on=On.NOT_FOLLOWING),
     ),
     Mutant(
         "made-before-recorded",
@@ -232,7 +232,7 @@ MUTANTS = (
         "a topic is made before the object holds its name",
         f"{LOOP}::test_a_topic_is_made_only_after_the_object_lists_it",
         made_before_recorded,
-        seeded=said("was made before the object had its name"),
+        seeded=said("was made before the object had its name", on=On.DEDICATED),
     ),
     Mutant(
         "name-reused",
@@ -240,7 +240,7 @@ MUTANTS = (
         "every dedicated topic of a stream gets the same name, also after a person deleted the last one",
         f"{LOOP}::test_a_key_that_fits_nowhere_gets_its_own_topic_goes_back_and_the_next_key_has_it",
         name_reused,
-        seeded=said("a second time", only=(Kind.TOPIC_DELETED, Kind.TOPIC_ANEW)),
+        seeded=said("a second time", on=On.DEDICATED, only=(Kind.TOPIC_DELETED, Kind.TOPIC_ANEW)),
     ),
     Mutant(
         "stranger-adopted",
@@ -248,7 +248,7 @@ MUTANTS = (
         "a topic of a recorded name is ours whatever its id, also when a person made it anew",
         f"{LOOP}::test_a_topic_that_a_person_made_anew_is_left_at_once_and_never_written_again",
         stranger_adopted,
-        seeded=said("is another topic of that name", only=(Kind.TOPIC_ANEW,)),
+        seeded=said("is another topic of that name", on=On.DEDICATED, only=(Kind.TOPIC_ANEW,)),
     ),
     Mutant(
         "weaker-than-base",
@@ -256,7 +256,7 @@ MUTANTS = (
         "a dedicated topic is made with one replica and a minute's retention, and nobody looks",
         f"{LOOP}::test_a_topic_that_became_weaker_than_the_base_topic_is_left",
         weaker_made,
-        seeded=said("is weaker than the base topic"),
+        seeded=said("is weaker than the base topic", on=On.DEDICATED),
     ),
     Mutant(
         "two-transitions-at-once",
@@ -264,7 +264,7 @@ MUTANTS = (
         "a key whose topic is in preparation is given another one",
         f"{LOOP}::test_a_key_that_fits_nowhere_gets_its_own_topic_goes_back_and_the_next_key_has_it",
         two_at_once,
-        seeded=said("in two transitions at once"),
+        seeded=said("in two transitions at once", on=On.DEDICATED),
     ),
     Mutant(
         "rebuilt-without-redis-epoch",

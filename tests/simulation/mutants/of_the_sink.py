@@ -19,7 +19,7 @@ from hotkey_aggregator.windows import Clicks, Source
 from tests.contract.aggregator.broken_stores import EarlyIdsStore, EarlyOffsetsStore, UncomparingStore
 from tests.contract.aggregator.model_store import ModelStore
 from tests.simulation.faults import Kind
-from tests.simulation.mutants.mutant import Mutant, Patch, method, said
+from tests.simulation.mutants.mutant import Mutant, On, Patch, method, said
 from tests.simulation.parts import REAL, Pause
 
 STORE = "tests/contract/aggregator/test_store.py"
@@ -188,7 +188,7 @@ MUTANTS = (
         f"{STORE}::test_a_topic_made_anew_is_another_source_and_the_old_position_stays[duckdb]",
         nameless_logs,
         replace(REAL, make_store=NamelessModel),
-        seeded=said("are not counted", only=(Kind.TOPIC_ANEW, Kind.TOPIC_DENIED_DELETED)),
+        seeded=said("are not counted", on=On.DEDICATED, only=(Kind.TOPIC_ANEW, Kind.MEMBER_FROZEN)),
     ),
     Mutant(
         "sink-compare-and-set-off",
@@ -197,7 +197,7 @@ MUTANTS = (
         f"{STORE}::test_a_flush_that_expects_another_offset_is_refused_whole[duckdb-1]",
         instead(UncomparingStore),
         replace(REAL, make_store=UncomparingModel),
-        seeded=said("was taken"),
+        seeded=said("was taken at", only=(Kind.MEMBER_FROZEN, Kind.MEMBER_FROZEN_FLUSHING)),
     ),
     Mutant(
         "offsets-in-another-transaction",
@@ -224,7 +224,7 @@ MUTANTS = (
         f"{STORE}::test_an_id_is_counted_once_whichever_topic_and_partition_it_comes_from_again[duckdb]",
         ids_by_topic,
         replace(REAL, make_store=TopicwiseModel),
-        seeded=said("counted more than once", only=(Kind.LEADERS, Kind.PRODUCER_FROZEN)),
+        seeded=said("counted more than once", on=On.DEDICATED, only=(Kind.LEADERS, Kind.PRODUCER_FROZEN)),
     ),
     Mutant(
         "identity-from-the-key",

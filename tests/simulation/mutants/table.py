@@ -32,7 +32,8 @@ class Row:
     @property
     def after(self) -> int:
         """So many seeds were run until it was found."""
-        return len(self.seeds) if self.found is None else self.found.seed - self.seeds.start + 1
+        last = self.seeds.stop - 1 if self.found is None else self.found.seed
+        return self.mutant.seeded.run(range(self.seeds.start, last + 1)) if self.mutant.seeded else 0
 
 
 def as_text(rows: Sequence[Row]) -> str:
@@ -43,14 +44,14 @@ def as_text(rows: Sequence[Row]) -> str:
 def _paragraph(row: Row) -> str:
     mutant = row.mutant
     lines = [f"{mutant.name} (invariant {mutant.invariant}): {mutant.breaks}"]
+    bias = f", {mutant.seeded.bias}" if mutant.seeded and mutant.seeded.bias else ""
     if mutant.seeded is None:
         lines.append(f"  simulation: not asked, as {mutant.unseen}")
     elif row.found is None:
-        lines.append(f"  simulation: NOT found in {len(row.seeds)} seeds, bias {mutant.seeded.bias}")
+        lines.append(f"  simulation: NOT found in {row.after} seeds{bias}")
     else:
         lines.append(
-            f"  simulation: seed {row.found.seed}, the {row.after}. one, bias {mutant.seeded.bias}: "
-            f"{_short(row.found.problem)}"
+            f"  simulation: seed {row.found.seed}, after {row.after} seeds{bias}: {_short(row.found.problem)}"
         )
         lines.append(f"  again:      {command_of(mutant, row.found.seed)}")
     verb = "fails" if row.tested.failed else "does NOT fail"
@@ -72,7 +73,7 @@ def _line(row: Row) -> str:
     mutant = row.mutant
     seeds, said = "", f"not asked: {mutant.unseen}"
     if mutant.seeded is not None:
-        bias = f" ({mutant.seeded.bias})" if mutant.seeded.only else ""
+        bias = f" ({mutant.seeded.bias})" if mutant.seeded.bias else ""
         seeds, said = f"{row.after}{bias}", _short(row.found.problem) if row.found else "NOT found"
     name = mutant.test.rpartition("::")[2] or mutant.test
     cells = (str(mutant.invariant), f"`{mutant.name}`", mutant.breaks, seeds, said, f"`{name}`")
