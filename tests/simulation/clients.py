@@ -51,7 +51,7 @@ class Client:
         self.around = around
         self.following = around.parts.make_follower(around.stream, around.keys)
         self._role, self._group = role, group
-        self._hinted = asyncio.Event()
+        self._hinted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reported_at = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
         around.distribution.listeners.append(self._hint)
@@ -98,18 +98,18 @@ class Client:
         """Read on every hint and poll; never fail for what Redis does."""
         while True:
             await self.process.sleep(self.chance.uniform(0.001, 0.03))
+            self._hinted = asyncio.get_running_loop().create_future()
             await self._read_table()
-            try:
-                async with asyncio.timeout(POLL_SECONDS * self.chance.uniform(*JITTER)):
-                    await self._hinted.wait()
-            except TimeoutError:
-                pass
-            await self.process.sleep(0.0)
-            self._hinted.clear()
+            self.process.later(POLL_SECONDS * self.chance.uniform(*JITTER), self._wake, self._hinted)
+            await self._hinted
 
     def _hint(self, stream: Stream, epoch: int) -> None:  # noqa: ARG002
         if not self.around.weather.is_on(Kind.HINTS_LOST) and not self.around.weather.is_on(Kind.REDIS_GONE):
-            self._hinted.set()
+            self._wake(self._hinted)
+
+    def _wake(self, waiting: asyncio.Future[None]) -> None:
+        if not waiting.done():
+            waiting.set_result(None)
 
     async def _read_table(self) -> None:
         weather = self.around.weather

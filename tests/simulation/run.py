@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import Iterator
 
@@ -29,7 +30,7 @@ def simulate(
 ) -> Report:
     """Run one seed to its end. `faults`: instead of those that the seed draws; `unadopted`: how many of the
     producers know no tables."""
-    with _quietly():
+    with _quietly(), _without_collecting():
         return virtual.run(_run(seed, parts, faults, unadopted))
 
 
@@ -68,6 +69,18 @@ def _raise_defects(world: World) -> None:
     for task in world.background:
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
             raise error
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """A run is short, and what it made goes all at once."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextlib.contextmanager

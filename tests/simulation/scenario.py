@@ -17,7 +17,7 @@ PRODUCERS = 3
 HOT_AT = 6.0
 LAG_SECONDS = 10
 
-Rates = Mapping[bytes, float]  # records/s of one producer, by key
+Rates = Mapping[bytes, float]  # records/s by key
 
 
 class Shape(StrEnum):
@@ -61,8 +61,7 @@ class Scenario:
     seasons: tuple[Season, ...]
     looks: tuple[Look, ...]
     in_order_at: float  # when the bystander is put in order
-    thaw_at: float
-    end: float
+    thaw_at: float  # when producers that were frozen for long go on
 
     @property
     def dedicates(self) -> bool:
@@ -73,10 +72,10 @@ class Scenario:
         """Faults that cannot happen here."""
         return frozenset() if self.dedicates else DEDICATED_ALONE
 
-    def rates(self, now: float) -> dict[bytes, float]:
-        """What one producer sends."""
-        loud = {key: self.hot_rate / PRODUCERS for since, until, key in self.hot if since <= now < until}
-        return {**self.quiet, **loud}
+    def rates(self, now: float, producers: int) -> dict[bytes, float]:
+        """What one of so many producers sends."""
+        loud = {key: self.hot_rate for since, until, key in self.hot if since <= now < until}
+        return {key: rate / producers for key, rate in {**self.quiet, **loud}.items()}
 
     def spec(self, now: float) -> PolicySpec:
         """The policy as it stands at that time."""
@@ -87,9 +86,9 @@ class Scenario:
 
 
 def _quiet(keys: int, rate: float) -> dict[bytes, float]:
-    """Each of `keys` with so many records/s of all producers; some look like shards of others."""
+    """Each of `keys` keys with so many records/s; some are named like shards."""
     names = [b"k%d" % each if each % 4 else b"k%d:%d" % (each, each) for each in range(keys)]
-    return dict.fromkeys(names, rate / PRODUCERS)
+    return dict.fromkeys(names, rate)
 
 
 def of(seed: int, unadopted: int = 0) -> Scenario:
@@ -122,10 +121,9 @@ def _spread(seed: int, shape: Shape, unadopted: int) -> Scenario:
         hot_rate=112.0 if unadopted else 38.0,
         quiet=_quiet(20, 0.75),
         seasons=(Season(3.0, 32.0, 2, 7), Season(56.0, 66.0, 0, 3)),
-        looks=(Look(54.0, (NIKE,)), Look(98.0, ())),
+        looks=(Look(54.0, (NIKE,)), Look(94.0, ())),
         in_order_at=0.0,
         thaw_at=76.0,
-        end=98.0,
     )
 
 
@@ -149,19 +147,18 @@ def _dedicated(seed: int, shape: Shape) -> Scenario:
     bystander = tuple(Bystander)[turn // 2 % len(Bystander)]
     if bystander is Bystander.DOES_NOT_FOLLOW:
         policy["consumers"] = {"groups": [GROUP, BYSTANDER]}
-    again_at = 66.0 if turn % 3 else 88.0  # while nike's topic is on its way back, or idle
+    again_at = 62.0 if turn % 3 else 84.0  # while nike's topic is on its way back, or idle
     return Scenario(
         shape=shape,
         bystander=bystander,
         partitions=4,
         more_partitions=5,
         policy=policy,
-        hot=((HOT_AT, 60.0, NIKE), (again_at, 1e9, ADIDAS)),
+        hot=((HOT_AT, 56.0, NIKE), (again_at, 1e9, ADIDAS)),
         hot_rate=18.0 if shape is Shape.PER_KEY else 33.0,
         quiet=_quiet(12, 0.45),
-        seasons=(Season(3.0, 32.0, 2, 8), Season(61.0, 76.0, 0, 4)),
-        looks=(Look(60.0, (NIKE,)), Look(124.0, (ADIDAS,))),
+        seasons=(Season(3.0, 30.0, 2, 8), Season(57.0, 72.0, 0, 4)),
+        looks=(Look(56.0, (NIKE,)), Look(118.0, (ADIDAS,))),
         in_order_at=22.0,
-        thaw_at=96.0,
-        end=124.0,
+        thaw_at=92.0,
     )

@@ -41,6 +41,7 @@ from tests.simulation.faults import Fault, Kind
 
 T = TypeVar("T")
 
+DELAYED = 0.5  # of the calls, before and after: the others answer at once
 REFUSALS = (Reason.TOPIC_QUOTA_EXCEEDED, Reason.NOT_AUTHORIZED, Reason.REPLICATION_FACTOR_TOO_HIGH)
 
 
@@ -112,8 +113,10 @@ class Weather:
         return True
 
     async def _delay(self) -> None:
-        slow = self.is_on(Kind.SLOW)
-        await asyncio.sleep(self.chance.uniform(0, 2.0) if slow else self.chance.uniform(0, 0.01))
+        if self.is_on(Kind.SLOW):
+            await asyncio.sleep(self.chance.uniform(0, 2.0))
+        elif self.chance.random() < DELAYED:
+            await asyncio.sleep(self.chance.uniform(0, 0.02))
 
 
 class FaultyBrokers:

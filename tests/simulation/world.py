@@ -32,7 +32,7 @@ from tests.simulation.memory import (
 )
 from tests.simulation.parts import Parts
 from tests.simulation.producers import SimulatedProducer
-from tests.simulation.scenario import BYSTANDER, GROUP, PRODUCERS, TOPIC, Bystander
+from tests.simulation.scenario import BYSTANDER, GROUP, PRODUCERS, TOPIC, Bystander, Rates
 from tests.simulation.sink import Sink
 from tests.simulation.weather import (
     FaultyBrokers,
@@ -178,13 +178,18 @@ class World:
             self._made,
             self.around,
             random.Random(self.chance.random()),
-            lambda: self.scenario.rates(self.now()) if self.is_hot else {},
+            self._rates,
             self.ledger,
             self.leaders,
             follows=self._made > self.unadopted,
         )
         self.producers.append(producer)
         producer.start()
+
+    def _rates(self) -> Rates:
+        """What one producer sends: those that are awake share all that there is."""
+        awake = sum(not producer.process.is_frozen for producer in self.producers)
+        return self.scenario.rates(self.now(), max(1, awake)) if self.is_hot else {}
 
     def start_member(self, *, stays: bool = True) -> Member:
         """`stays`: another one comes once this one is gone."""
