@@ -62,8 +62,8 @@ test-all: venv ## the same with the slow tests
 	@$(PY) -m tests.run --all $(PARTS)
 
 .PHONY: simulate
-simulate: venv ## replay seeds in virtual time (SEEDS=n FROM=k)
-	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0)
+simulate: venv ## run seeds in virtual time (SEEDS=n FROM=k JOBS=processes)
+	@nice $(PY) -m tests.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0) $(if $(JOBS),--jobs $(JOBS))
 
 .PHONY: mutants
 mutants: venv ## break each invariant in turn and see it found (MUTANTS="NAME ..." SEEDS=n JOBS=n; DOCS=1 writes docs/invariants.md)
