@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from hotkey_operator.adapters.roll import Roll
 from hotkey_operator.adapters.rota import Full, Rota
 from hotkey_operator.engine.model import Committed
 from hotkey_operator.ports import Unavailable
@@ -26,7 +27,8 @@ _T = TypeVar("_T")
 _THREADS = 8  # for all policies
 _CONSUMERS_AT_MOST = 256  # kept open, for all policies; where there are more groups they take turns
 _CHANGES_PER_SECOND = 4.0  # then: a group is asked for about a minute, long enough to see it fall behind
-_ASKED_AT_MOST = 200  # of all groups of the cluster, for those that read a topic
+_STRANGERS_AT_MOST = 128  # kept open to ask who else reads a topic, and asked at a time; others take turns
+_STRANGERS_PER_SECOND = 8.0  # then: each of some 2,000 groups has its turn while answers stand
 _NAME_CHARACTERS = 249
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _COMMON: dict[str, Any] = {
@@ -51,26 +53,35 @@ class KafkaGroups:
         self._making = threading.Lock()
         self._made: AdminClient | None = None
         self._consumers = Rota(self._consumer, _CONSUMERS_AT_MOST, _CHANGES_PER_SECOND)
+        self._strangers = Rota(self._consumer, _STRANGERS_AT_MOST, _STRANGERS_PER_SECOND)
+        self._rolls: dict[str, Roll] = {}
 
     async def close(self) -> None:
         """Leave the cluster; calls under way end first."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-        for consumer in self._consumers.drained():
+        for consumer in (*self._consumers.drained(), *self._strangers.drained()):
             await asyncio.to_thread(consumer.close)
 
     async def committed(self, topic: str, partitions: int, groups: Sequence[str]) -> tuple[Committed, ...]:
         names = list(dict.fromkeys(groups))
-        asked = await asyncio.gather(*(self._ask(topic, partitions, group) for group in names))
+        asked = await self._asked(topic, partitions, names, self._consumers)
         found = dict(zip(names, asked, strict=True))
         return tuple(found[group] for group in groups)
 
-    async def _ask(self, topic: str, partitions: int, group: str) -> Committed:
+    async def _asked(
+        self, topic: str, partitions: int, names: Sequence[str], clients: Rota[Consumer]
+    ) -> list[Committed]:
+        return await asyncio.gather(*(self._ask(topic, partitions, group, clients) for group in names))
+
+    async def _ask(self, topic: str, partitions: int, group: str, clients: Rota[Consumer]) -> Committed:
         """One group; why it cannot be asked stands in the answer. Clients report any name, odd ones too."""
         what = f"read what group {group!r} committed on {topic}"
         if not _is_name(group):
             return Committed(group, {}, f"Kafka: cannot {what}: no group can have that name")
         try:
-            offsets = await self._call(what, lambda: self._committed(topic, partitions, group))
+            offsets = await self._call(
+                what, lambda: _committed(clients.of(group), topic, partitions, self._timeout)
+            )
         except Unavailable as error:
             return Committed(group, {}, str(error))
         return Committed(group, offsets)
@@ -79,11 +90,11 @@ class KafkaGroups:
         what = "list the consumer groups"
         listed, failure = await self._call(what, self._listed)
         names = [name for name in listed if name not in but]
-        if failure is not None or len(names) > _ASKED_AT_MOST:
-            many = f"{len(names)} groups that the policy does not name, at most {_ASKED_AT_MOST} are asked"
-            return (Committed("", {}, f"Kafka: cannot {what}: {failure or many}"),)
-        found = await self.committed(topic, partitions, names)
-        return tuple(each for each in found if each.offsets or each.failure is not None)
+        if failure is not None:
+            return (Committed("", {}, f"Kafka: cannot {what}: {failure}"),)
+        roll = self._rolls.setdefault(topic, Roll(_STRANGERS_AT_MOST))
+        roll.take(await self._asked(topic, partitions, roll.due(names), self._strangers))
+        return roll.told(names)
 
     def _listed(self) -> tuple[list[str], str | None]:
         """The names of all groups, and why some may be missing."""
@@ -120,18 +131,19 @@ class KafkaGroups:
     def _consumer(self, group: str) -> Consumer:
         return Consumer({**self._config, "enable.auto.commit": False, "group.id": group})
 
-    def _committed(self, topic: str, partitions: int, group: str) -> dict[int, int]:
-        """An offset below 0 says that there is no commit; one with an error says nothing, all say why."""
-        wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
-        found = self._consumers.of(group).committed(wanted, timeout=self._timeout)
-        if found and all(each.error for each in found):
-            raise KafkaException(found[0].error)
-        return {each.partition: each.offset for each in found if each.offset >= 0 and not each.error}
-
     def _starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
         wanted = {TopicPartition(topic, partition): _EARLIEST for partition in partitions}
         futures = self._admin.list_offsets(wanted, request_timeout=self._timeout)
         return {partition.partition: future.result().offset for partition, future in futures.items()}
+
+
+def _committed(consumer: Consumer, topic: str, partitions: int, timeout: float) -> dict[int, int]:
+    """An offset below 0 says that there is no commit; one with an error says nothing, all say why."""
+    wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
+    found = consumer.committed(wanted, timeout=timeout)
+    if found and all(each.error for each in found):
+        raise KafkaException(found[0].error)
+    return {each.partition: each.offset for each in found if each.offset >= 0 and not each.error}
 
 
 def _is_name(group: str) -> bool:
