@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hotkey_operator.engine import dedicated, dedication
+from tests.simulation.mutants.__main__ import main
 from tests.simulation.mutants.catalogue import MUTANTS
 from tests.simulation.mutants.hunt import hunt
 from tests.simulation.mutants.mutant import INVARIANTS, Mutant, everywhere
@@ -73,3 +74,9 @@ def test_the_docs_have_a_line_for_each_mutant_and_say_what_it_breaks() -> None:
         "run: make mutants DOCS=1"
     )
     assert "NOT found" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7_200)
+def test_every_mutant_is_found_and_by_its_plain_test_too() -> None:
+    assert main([]) == 0

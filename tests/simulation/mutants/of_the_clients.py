@@ -149,7 +149,8 @@ MUTANTS = (
         "latest-and-no-committed-start",
         5,
         "a consumer begins a new topic at its end and commits no start position",
-        "tests/stack/sdk/test_consumer.py::test_the_start_position_of_each_new_partition_is_committed",
+        "tests/unit/sdk/test_consumer_start.py"
+        "::test_a_topic_that_a_table_adds_is_read_from_its_start_even_where_the_reset_is_latest",
         from_the_end,
         replace(REAL, start=lambda _, end: end, commits_starts=False),
         seeded=said("are not counted", "are hot for long", on=On.DEDICATED),

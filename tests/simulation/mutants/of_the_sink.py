@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -150,15 +150,13 @@ class NamelessModel(ModelStore):
         return Nameless(super().positions())
 
     def commit(self, flush: Flush) -> Committed:
-        stored, moves = self.positions(), []
         for move in flush.moves:
-            if move.expected is not None and move.source in stored:
-                self._take_over(move.source)
-            moves.append(move)
-        return super().commit(replace(flush, moves=tuple(moves)))
+            self._take_over(move.source)
+        return super().commit(flush)
 
     def _take_over(self, source: Source) -> None:
-        for former in [each for each in self._positions if each[:2] == source[:2] and each != source]:
+        former = _of_that_name(self._positions, source)
+        if former is not None and former != source:
             self._positions[source] = self._positions.pop(former)
 
 
@@ -166,11 +164,19 @@ class Nameless(dict[Source, Position]):
     """Positions that are found whatever the topic's id."""
 
     def get(self, source: Source, default: Any = None) -> Any:
-        found = [at for each, at in self.items() if each[:2] == source[:2]]
-        return found[-1] if found else default
+        found = _of_that_name(self, source)
+        return default if found is None else dict.__getitem__(self, found)
+
+    def __getitem__(self, source: Source) -> Position:
+        found = _of_that_name(self, source)
+        return dict.__getitem__(self, source if found is None else found)
 
     def __contains__(self, source: object) -> bool:
-        return isinstance(source, Source) and self.get(source) is not None
+        return isinstance(source, Source) and _of_that_name(self, source) is not None
+
+
+def _of_that_name(positions: Iterable[Source], source: Source) -> Source | None:
+    return next((each for each in positions if each[:2] == source[:2]), None)
 
 
 def without_ids(flush: Flush) -> Flush:
