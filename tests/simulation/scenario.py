@@ -39,6 +39,16 @@ class Bystander(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Heat:
+    """A time in which a key carries so many records/s."""
+
+    since: float
+    until: float
+    key: bytes
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A moment long after the last fault at which all must be as it should. `hot`: keys that are hot then."""
 
@@ -55,8 +65,7 @@ class Scenario:
     partitions: int
     more_partitions: int
     policy: Mapping[str, Any]
-    hot: tuple[tuple[float, float, bytes], ...]  # from, to, key
-    hot_rate: float
+    hot: tuple[Heat, ...]
     quiet: Rates
     seasons: tuple[Season, ...]
     looks: tuple[Look, ...]
@@ -74,7 +83,7 @@ class Scenario:
 
     def rates(self, now: float, producers: int) -> dict[bytes, float]:
         """What one of so many producers sends."""
-        loud = {key: self.hot_rate for since, until, key in self.hot if since <= now < until}
+        loud = {heat.key: heat.rate for heat in self.hot if heat.since <= now < heat.until}
         return {key: rate / producers for key, rate in {**self.quiet, **loud}.items()}
 
     def spec(self, now: float) -> PolicySpec:
@@ -117,8 +126,7 @@ def _spread(seed: int, shape: Shape, unadopted: int) -> Scenario:
         partitions=6,
         more_partitions=9,
         policy=policy,
-        hot=((HOT_AT, 54.0, NIKE),),
-        hot_rate=112.0 if unadopted else 38.0,
+        hot=(Heat(HOT_AT, 54.0, NIKE, 112.0 if unadopted else 38.0),),
         quiet=_quiet(20, 0.75),
         seasons=(Season(3.0, 32.0, 2, 7), Season(56.0, 66.0, 0, 3)),
         looks=(Look(54.0, (NIKE,)), Look(94.0, ())),
@@ -144,6 +152,8 @@ def _dedicated(seed: int, shape: Shape) -> Scenario:
         policy["spread"] = {"ordering": "PerKey"}
     if shape is Shape.WARM:
         policy["dedicatedTopic"] = {"enabled": True, "warm": 1, "partitions": 5}
+    rate = 18.0 if shape is Shape.PER_KEY else 33.0
+    grows = shape is Shape.OUTGROWS and turn % 4 == 3  # and needs a bigger topic
     bystander = tuple(Bystander)[turn // 2 % len(Bystander)]
     if bystander is Bystander.DOES_NOT_FOLLOW:
         policy["consumers"] = {"groups": [GROUP, BYSTANDER]}
@@ -154,8 +164,11 @@ def _dedicated(seed: int, shape: Shape) -> Scenario:
         partitions=4,
         more_partitions=5,
         policy=policy,
-        hot=((HOT_AT, 56.0, NIKE), (again_at, 1e9, ADIDAS)),
-        hot_rate=18.0 if shape is Shape.PER_KEY else 33.0,
+        hot=(
+            Heat(HOT_AT, 34.0, NIKE, rate),
+            Heat(34.0, 56.0, NIKE, 2 * rate if grows else rate),
+            Heat(again_at, 1e9, ADIDAS, rate),
+        ),
         quiet=_quiet(12, 0.45),
         seasons=(Season(3.0, 30.0, 2, 8), Season(57.0, 72.0, 0, 4)),
         looks=(Look(56.0, (NIKE,)), Look(118.0, (ADIDAS,))),

@@ -49,7 +49,6 @@ MEMBERS = 2
 PACES = (1.0, 1.0, 3.0, 10.0)  # how often quiet partitions are read, in seconds
 SIGNING = SigningKey.from_bytes(b"k" * 32)
 UID = "0a1b2c3d-4e5f"
-IN_USE = frozenset({Phase.PREPARE, Phase.ACTIVE, Phase.RETURN})
 
 
 @dataclass
@@ -214,9 +213,7 @@ class World:
         for route in table.routes:
             if route.topic != TOPIC and route.topic not in self.readable:
                 self.fail(f"epoch {table.epoch} writes to {route.topic}, which no published read set had")
-        used = [topic.key for topic in table.topics if topic.key is not None and topic.phase in IN_USE]
-        for key in {key for key in used if used.count(key) > 1}:
-            self.fail(f"epoch {table.epoch}: {key!r} is in two transitions at once: {described(table)}")
+        self._check_transitions(table, last)
         if last is not None and table.epoch <= last.epoch:
             self.fail(f"the object went from epoch {last.epoch} to {table.epoch}")
         before = {topic.name for topic in last.topics} if last is not None else self.recorded
@@ -248,6 +245,23 @@ class World:
             case Bystander.UNLISTED if self.now() < self.scenario.in_order_at:
                 return GROUP, BYSTANDER
         return (GROUP,)
+
+    def _check_transitions(self, table: Table, last: Table | None) -> None:
+        """A key has one topic at most, is prepared one at most, and none while another is on its way back."""
+        for topic in table.topics:
+            before = last.dedicated(topic.name) if last is not None else topic
+            begins = before is None or (before.phase, before.key) != (topic.phase, topic.key)
+            others = [
+                other.phase
+                for other in table.topics
+                if other.name != topic.name and other.key == topic.key and topic.key is not None
+            ]
+            if (topic.phase in others and topic.phase in (Phase.PREPARE, Phase.ACTIVE)) or (
+                begins and topic.phase is Phase.PREPARE and Phase.RETURN in others
+            ):
+                self.fail(
+                    f"epoch {table.epoch}: {topic.key!r} is in two transitions at once: {described(table)}"
+                )
 
     def published(self, epoch: int, envelope: bytes) -> None:  # noqa: ARG002
         """Redis holds another table now."""
