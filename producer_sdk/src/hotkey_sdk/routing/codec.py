@@ -103,6 +103,11 @@ class _Document(msgspec.Struct, frozen=True, rename="camel"):
     )
 
 
+# Made here, not at the first table: msgspec ends the process when threads use a type first, all at once.
+_version = msgspec.json.Decoder(_Version).decode
+_document = msgspec.json.Decoder(_Document).decode
+
+
 def to_document(table: Table) -> dict[str, Any]:
     """The table as plain JSON types. Raises `TableError` when a reader would refuse it."""
     document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(_write(table)))
@@ -135,8 +140,8 @@ def decode(data: bytes) -> Table:
     if len(data) > MAX_TABLE_BYTES:
         raise TableError(f"not a routing table: {len(data)} bytes, at most {MAX_TABLE_BYTES} are allowed")
     try:
-        _check_version(msgspec.json.decode(data, type=_Version))
-        return _read(msgspec.json.decode(data, type=_Document))
+        _check_version(_version(data))
+        return _read(_document(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TableError(f"not a routing table: {error}") from None
 

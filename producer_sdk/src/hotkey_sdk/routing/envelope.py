@@ -143,7 +143,7 @@ def open_envelope(data: bytes, keys: PublicKeys, *, allow_unsigned: bool = False
     if len(data) > MAX_ENVELOPE_BYTES:
         raise EnvelopeTooBigError(f"{len(data)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed")
     try:
-        envelope = msgspec.json.decode(data, type=_Envelope)
+        envelope = _envelope(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEnvelopeError(f"not an envelope: {error}") from None
     if envelope.alg == _ED25519:
@@ -159,10 +159,15 @@ class _Signer(msgspec.Struct, frozen=True, rename="camel"):
     key_id: str = ""
 
 
+# Made here, not at the first use: that may be of several threads at once, which msgspec does not bear.
+_envelope = msgspec.json.Decoder(_Envelope).decode
+_signer = msgspec.json.Decoder(_Signer).decode
+
+
 def signed_by(data: bytes) -> str:
     """The id of the key that an envelope says it is signed by, unverified; empty for none."""
     try:
-        return msgspec.json.decode(data, type=_Signer).key_id
+        return _signer(data).key_id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
 

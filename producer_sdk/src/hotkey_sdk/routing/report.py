@@ -5,6 +5,7 @@ A producer may tell what it sends, too: its records per partition and its heavy 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
@@ -41,15 +42,15 @@ def encode_report(report: ClientReport) -> bytes:
 def decode_report(data: bytes) -> ClientReport:
     """The report in `data`. Raises `ValueError`, as `msgspec.DecodeError` is one."""
     _check_size(data, REPORT_BYTES_AT_MOST)
-    return _decoded(data, ClientReport)
+    return _decoded(data, _client_report)
 
 
 _Report = TypeVar("_Report")
 
 
-def _decoded(data: bytes, type_: type[_Report]) -> _Report:
+def _decoded(data: bytes, decode: Callable[[bytes], _Report]) -> _Report:
     try:
-        return msgspec.json.decode(data, type=type_)
+        return decode(data)
     except RecursionError:
         raise ValueError("a report that is nested too deeply") from None
 
@@ -124,4 +125,8 @@ def encode_key_report(report: KeyReport) -> bytes:
 def decode_key_report(data: bytes) -> KeyReport:
     """The report in `data`. Raises `ValueError`, as `msgspec.DecodeError` is one."""
     _check_size(data, KEY_REPORT_BYTES_AT_MOST)
-    return _decoded(data, KeyReport)
+    return _decoded(data, _key_report)
+
+
+_client_report = msgspec.json.Decoder(ClientReport).decode
+_key_report = msgspec.json.Decoder(KeyReport).decode
