@@ -12,7 +12,8 @@ from pathlib import Path
 
 from devstack.errors import StackError
 from tests.soak.programs import ROOT
-from tests.soak.run import Goals, Plan, Soak, write
+from tests.soak.run import Plan, Soak, write
+from tests.soak.summary import Goals
 from tests.soak.world import Scale, World, new_world
 
 FULL_SECONDS = 1_800.0

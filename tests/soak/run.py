@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import msgspec
 
-from hotkey_aggregator.store import StoreError
 from hotkey_sdk.routing.names import dedicated_prefix
 from tests.soak import faults, heat
 from tests.soak.faults import PRODUCERS, Fault
@@ -268,6 +267,3 @@ def _adopted(log: str) -> Iterator[tuple[int, int]]:
 def write(summary: Summary) -> bytes:
     """The summary as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
-
-
-__all__ = ["Goals", "Plan", "Soak", "StoreError", "write"]

@@ -5,10 +5,13 @@ Faults of one target come one after the other, those of different targets side b
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+
+import redis
 
 from devstack.errors import StackError
 from devstack.part import Part
@@ -18,6 +21,7 @@ from tests.soak.world import World
 
 Healing = Callable[[], None]
 HEALED_TIMES = 3
+FAILURES = (StackError, OSError, redis.RedisError)
 
 
 class Strikes:
@@ -88,7 +92,8 @@ class Strikes:
         return self._threads[target]
 
     def _copy_redis(self) -> None:
-        self._copy = self._world.valkey.copy()
+        with contextlib.suppress(redis.RedisError):  # then the copy before it is all the older
+            self._copy = self._world.valkey.copy()
 
     def _carry_out(self, fault: Fault) -> None:
         if self._given_up.is_set():
@@ -99,7 +104,7 @@ class Strikes:
             self.done.append(fault)
             self._given_up.wait(fault.seconds)
             self._heal(heal)
-        except StackError as error:
+        except FAILURES as error:
             self.failed.append(f"{fault}: {error}")
 
     @staticmethod
@@ -108,7 +113,7 @@ class Strikes:
         for _ in range(HEALED_TIMES - 1):
             try:
                 return heal()
-            except StackError:
+            except FAILURES:
                 continue
         heal()
 

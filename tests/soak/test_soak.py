@@ -10,7 +10,8 @@ import pytest
 
 from tests.soak import heat
 from tests.soak.faults import Kind, draw
-from tests.soak.run import Goals, Plan, Soak
+from tests.soak.run import Plan, Soak
+from tests.soak.summary import Goals
 from tests.soak.world import Scale, World, new_world
 
 SEED = 6
