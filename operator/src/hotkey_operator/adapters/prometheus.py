@@ -45,6 +45,11 @@ class _Answer(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+# Made here, not at the first answer: msgspec ends the process when threads use a type first, all at once.
+_answer = msgspec.json.Decoder(_Answer).decode
+_all_series = msgspec.json.Decoder(list[_Series]).decode
+
+
 class Http:
     """GETs with bounds, for all policies: whatever a server does, it holds up its own call and no other."""
 
@@ -121,12 +126,12 @@ class PrometheusMeter:
                 f"it redirects (HTTP {status}): write the final address into spec.metrics.prometheus.url"
             )
         try:
-            answer = msgspec.json.decode(body, type=_Answer)
+            answer = _answer(body)
             if status != 200 or answer.status != "success" or answer.data is None:
                 raise Unavailable(self._refusal(status, answer.error))
             if answer.data.result_type != "matrix":
                 raise Unavailable(f"it answers a {answer.data.result_type[:_SHOWN]}; {self._expected()}")
-            return msgspec.json.decode(answer.data.result, type=list[_Series])
+            return _all_series(answer.data.result)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if status != 200:
                 raise Unavailable(self._refusal(status, "")) from None
