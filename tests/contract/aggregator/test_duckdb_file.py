@@ -91,7 +91,7 @@ def run_child(program: str, *arguments: str) -> subprocess.CompletedProcess[str]
         [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
         cwd=Path(__file__).parents[3],
     )
