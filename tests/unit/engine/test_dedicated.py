@@ -64,6 +64,8 @@ CASES: list[tuple[str, DedicatedTopic, Known, Event, Move]] = [
     ("it is in use", topic(Phase.ACTIVE), FINE, Event.OURS, Move(Phase.ACTIVE)),
     ("its key is cool", topic(Phase.ACTIVE), replace(FINE, wanted=False), Event.UNWANTED, Move(Phase.RETURN)),
     ("its key is cool and Kafka away", topic(Phase.ACTIVE), Known(), Event.UNWANTED, Move(Phase.RETURN)),
+    ("a listed group does not read it", topic(Phase.ACTIVE), replace(FINE, unread="late"), Event.UNREAD,
+     Move(Phase.RETURN)),
     ("it was deleted in use", topic(Phase.ACTIVE), Known(answered=True, wanted=True), Event.GONE,
      Move(Phase.RETURN)),
     ("it was made anew in use", topic(Phase.ACTIVE, "id-0"), FINE, Event.STRANGE, Move(Phase.RETURN)),
@@ -74,6 +76,8 @@ CASES: list[tuple[str, DedicatedTopic, Known, Event, Move]] = [
     ("nothing is learned of one left", topic(Phase.RETURN), Known(), Event.UNSEEN, Move(Phase.RETURN)),
     ("stragglers write to it", topic(Phase.RETURN), FINE, Event.OURS, Move(Phase.RETURN)),
     ("nobody writes to it", topic(Phase.RETURN), replace(FINE, quiet=True), Event.QUIET, Move(Phase.IDLE)),
+    ("its key is hot again", topic(Phase.RETURN), replace(FINE, claimed=True), Event.CLAIMED,
+     Move(Phase.PREPARE)),
     ("it was deleted when left", topic(Phase.RETURN), Known(answered=True), Event.GONE, Move(None)),
     ("it was made anew when left", topic(Phase.RETURN, "id-0"), FINE, Event.STRANGE, Move(None)),
     ("it is idle", topic(Phase.IDLE), FINE, Event.OURS, Move(Phase.IDLE)),
@@ -112,6 +116,7 @@ knowns = st.builds(
     claimed=st.booleans(),
     read=st.booleans(),
     quiet=st.booleans(),
+    unread=st.sampled_from(["", "group a has no committed offset"]),
 )
 
 
@@ -163,7 +168,9 @@ def move_effect(of: DedicatedTopic, known: Known) -> Effect | None:
 @given(knowns)
 def test_whatever_speaks_against_a_topic_in_use_ends_that(known: Known) -> None:
     """Invariant 1: in doubt, base."""
-    found = known.answered and (known.seen is None or known.seen != SEEN or bool(known.weaker))
+    found = known.answered and (
+        known.seen is None or known.seen != SEEN or bool(known.weaker) or bool(known.unread)
+    )
     if found or not known.wanted:
         assert move(topic(Phase.ACTIVE), known)[1].to is Phase.RETURN
 
@@ -218,7 +225,7 @@ def committed(group: str, *partitions: int, failure: str | None = None) -> Commi
 
 
 def seen(*on_topic: Committed, on_base: tuple[Committed, ...] | None = ()) -> DedicatedSeen:
-    return DedicatedSeen(groups={NAME: on_topic}, on_base=on_base)
+    return DedicatedSeen(groups={NAME: on_topic}, on_base=on_base, ends={NAME: 0})
 
 
 ALL = (0, 1, 2, 3)
@@ -255,6 +262,33 @@ def test_what_holds_a_topic_up_names_the_groups(
     assert words in blocked.message
 
 
+@pytest.mark.parametrize(
+    ("end", "reason", "words"),
+    [
+        (5_000, Reason.CONSUMERS_NOT_READING, "still to read: a: 4,600 records"),
+        (None, Reason.KAFKA_UNAVAILABLE, "cannot be read"),
+    ],
+)
+def test_a_topic_that_was_used_before_waits_until_what_it_holds_was_read(
+    end: int | None, reason: Reason, words: str
+) -> None:
+    read = Committed("a", dict.fromkeys(ALL, 100))
+    found = replace(seen(read), ends={} if end is None else {NAME: end})
+
+    blocked = readers(topic(Phase.PREPARE), found, ("a",), ())
+
+    assert blocked is not None
+    assert blocked.reason is reason
+    assert words in blocked.message
+    assert readers(topic(Phase.PREPARE), replace(found, ends={NAME: 1_400}), ("a",), ()) is None
+
+
+def test_a_group_that_may_miss_records_need_not_be_asked() -> None:
+    found = seen(committed("a", *ALL), on_base=(committed("tool", failure="late"),))
+
+    assert readers(topic(Phase.PREPARE), found, ("a",), ("tool",)) is None
+
+
 def test_a_group_that_committed_nothing_on_the_base_topic_is_nobody() -> None:
     found = seen(committed("a", *ALL), on_base=(committed("a", 0), committed("c")))
 
@@ -279,5 +313,6 @@ def test_between_two_keys_a_topic_is_left_and_idle() -> None:
         (Phase.PREPARE, Phase.IDLE),
         (Phase.ACTIVE, Phase.RETURN),
         (Phase.RETURN, Phase.IDLE),
+        (Phase.RETURN, Phase.PREPARE),
         (Phase.IDLE, Phase.PREPARE),
     }

@@ -6,7 +6,17 @@ from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.loop import bury
 from hotkey_sdk.routing.table import Phase
 from tests.simulation.memory import CONFIG
-from tests.unit.operator.dedicated_world import PREFIX, REF, World, dedicated, loud, ready, run
+from tests.unit.operator.dedicated_world import (
+    LOUD,
+    PREFIX,
+    REF,
+    SOFT,
+    World,
+    dedicated,
+    loud,
+    ready,
+    run,
+)
 
 
 def test_an_operator_that_was_killed_after_it_made_a_topic_does_not_adopt_it() -> None:
@@ -117,5 +127,61 @@ def test_a_topic_is_not_written_while_redis_does_not_hold_the_table_that_lists_i
                     world.committed.commit("billing", topic.name, partition, 0)
         assert [topic.phase for topic in world.table.topics] == [Phase.PREPARE]
         await world.until("Redis keeps it", phase=Phase.ACTIVE)
+
+    run(scenario())
+
+
+# who reads a topic that is written
+
+
+def test_a_group_that_is_registered_while_a_topic_is_written_and_does_not_read_it_ends_that() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        world.policy["consumers"] = {"groups": ["billing", "audit"]}
+        outcome = await world.until("base has it again", phase=Phase.RETURN)
+        assert outcome.decision is not None
+        assert outcome.decision.reason is Reason.CONSUMERS_NOT_READING
+        assert "group audit has no committed offset" in outcome.decision.message
+        assert world.table.route(b"nike") is None
+        await world.seconds(20)
+        assert all(topic.phase is not Phase.ACTIVE for topic in world.table.topics)
+        world.groups = ("billing", "audit")
+        await world.until("audit follows", phase=Phase.ACTIVE)
+
+    run(scenario())
+
+
+def test_a_group_that_begins_to_read_the_base_topic_alone_while_another_is_written_is_told() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        assert ready(await world.seconds(7)).status
+        world.committed.commit("newcomer", "clicks", 0, 5)
+        outcome = await world.seconds(7)
+        assert ready(outcome).reason is Reason.UNREGISTERED_GROUP
+        assert "newcomer" in ready(outcome).message
+        assert world.only.phase is Phase.ACTIVE
+
+    run(scenario())
+
+
+def test_a_topic_is_not_taken_again_by_offsets_of_a_group_that_reads_it_no_more() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        read = dict(world.committed._offsets["billing", world.only.name])
+        await world.seconds(10)
+        world.rates[b"nike"] = SOFT
+        await world.until("it is free", phase=Phase.IDLE)
+        name = world.only.name
+        world.groups = ()  # it reads the base topic alone, and its offsets of before still stand
+        for partition, offset in read.items():
+            world.committed.commit("billing", name, partition, offset)
+        world.rates[b"nike"] = LOUD
+        outcome = await world.until("it is told", blocked=Reason.CONSUMERS_NOT_READING)
+        assert "still to read: billing" in ready(outcome).message
+        world.groups = ("billing",)
+        await world.until("it has read on", phase=Phase.ACTIVE)
 
     run(scenario())

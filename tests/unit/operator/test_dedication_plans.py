@@ -339,16 +339,94 @@ def test_what_is_allowed_by_a_wrong_id_or_is_none_of_ours_stays_out(wrong: str) 
     run(scenario())
 
 
-def test_topics_that_anybody_named_like_ours_fill_no_more_than_a_table_can_hold() -> None:
+def test_topics_that_are_in_no_table_fill_no_more_than_a_table_can_hold_and_then_none_is_made() -> None:
     async def scenario() -> None:
         world = World()
         for number in range(400):
-            world.brokers.create(f"clicks.hot.{number}", 1)
+            world.brokers.create(f"clicks.hot.ffffffff.g{number}", 1)
         await world.seconds(2)
         assert len(world.table.read_set) == 256
         world.rates[b"nike"] = LOUD
         outcome = await world.until("it is told", blocked=Reason.TOO_MANY_DEDICATED_TOPICS)
-        assert "consumers read 256 topics" in ready(outcome).message
+        assert "400 topics like it are in no table" in ready(outcome).message
         assert world.table.topics == ()
+
+    run(scenario())
+
+
+def test_topics_that_only_begin_like_ours_are_none_of_the_streams() -> None:
+    async def scenario() -> None:
+        world = World()
+        for name in (
+            "clicks.hot.backup",
+            "clicks.hot.a.b.g1",
+            "clicks.hot.0a1b2c3d.g1.copy",
+            "clicks.hot.g1",
+        ):
+            world.brokers.create(name, 1)
+        await world.seconds(3)
+        assert world.table.read_set == ("clicks",)
+
+    run(scenario())
+
+
+def test_a_base_topic_whose_name_leaves_no_room_for_another_one_is_governed_all_the_same() -> None:
+    base = "c" * 240
+
+    async def scenario() -> None:
+        world = World({**POLICY, "topic": base, "dedicatedTopic": {"enabled": True, "warm": 1}})
+        world.brokers.create(base, 4)
+        outcome = await world.seconds(3)
+        assert world.table.stream.topic == base
+        assert outcome.applied.unwritten is None
+
+    run(scenario())
+
+
+# producers and groups that do not follow any more
+
+
+def test_a_key_whose_producers_do_not_write_to_its_topic_goes_back_and_is_left_there_for_a_while() -> None:
+    async def scenario() -> None:
+        # given a key with a topic that none of its producers may write to
+        world = World()
+        await dedicated(world)
+        world.denied = True
+        outcomes = [await world.second() for _ in range(60)]
+
+        # then it goes back, for a reason that says so, and is given no other topic
+        told = [each.decision for each in outcomes if each.decision is not None]
+        back = [each for each in told if "goes back to the base topic" in each.message]
+        assert [each.reason for each in back] == [Reason.PARTIAL_ADOPTION]
+        assert "may not write" in back[0].message
+        assert world.only.phase is not Phase.ACTIVE
+        assert all(route.topic == "clicks" for route in world.table.routes)
+
+    run(scenario())
+
+
+def test_a_topic_is_left_when_a_group_is_listed_that_does_not_read_it() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        world.policy["consumers"] = {"groups": ["billing", "late"]}
+        outcomes = [await world.second() for _ in range(25)]
+        reasons = [each.decision.reason for each in outcomes if each.decision is not None]
+        assert Reason.CONSUMERS_NOT_READING in reasons
+        assert all(topic.phase is not Phase.ACTIVE for topic in world.table.topics)
+
+    run(scenario())
+
+
+def test_a_key_that_is_hot_again_takes_the_topic_that_it_leaves() -> None:
+    async def scenario() -> None:
+        world = World()
+        await dedicated(world)
+        world.rates[b"nike"] = SOFT
+        await world.until("it goes back", phase=Phase.RETURN)
+        own, world.straggling = world.only.name, True
+        world.rates[b"nike"] = LOUD
+        await world.until("it is there again", phase=Phase.ACTIVE)
+        assert world.only.name == own
 
     run(scenario())

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import msgspec
 
-from hotkey_operator.engine import cooling, own_topic, routing, told
-from hotkey_operator.engine.dedication import Dedication, aside, base_view, dedicate
+from hotkey_operator.engine import cooling, own_topic, routing, told, topic_readers
+from hotkey_operator.engine.dedicated_values import Dedication, Note, aside, base_view
+from hotkey_operator.engine.dedication import dedicate
 from hotkey_operator.engine.guards import gate
 from hotkey_operator.engine.memory import Memory, learned
 from hotkey_operator.engine.model import Action, Decision, Observation, PublishTable, TopicFacts, WriteTable
@@ -20,6 +21,7 @@ from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import PolicySpec
 from hotkey_operator.engine.truth import Standing, at_next_epoch, damage, declared, left_by, standing
+from hotkey_sdk.routing.codec import TableError, encode
 from hotkey_sdk.routing.table import Table
 
 
@@ -40,11 +42,17 @@ def _govern(
 ) -> tuple[Decision, Memory]:
     stands = standing(spec, observation, topic)
     s = Situation.of(spec, observation.at, topic, base_view(stands.table), memory)
-    s = replace(s, memory=cooling.watched(s), aside=aside(stands.table))
+    keys = aside(stands.table)
+    elsewhere = tuple(route for route in stands.table.routes if route.key in keys)
+    s = replace(s, memory=cooling.watched(s), aside=keys, elsewhere=elsewhere)
     outcome = routing.route(s)
     dedication = _dedicated(s, observation, stands, outcome)
-    s = replace(s, memory=replace(s.memory, topics=dedication.memory))
     table = _table(s, observation, stands, dedication)
+    if table != stands.table and (why := _unwritable(table)) is not None:
+        outcome = _held(outcome, stands, why)
+        dedication = _frozen(s, observation, stands, dedication, why)
+        table = _table(s, observation, stands, dedication)
+    s = replace(s, memory=replace(s.memory, topics=dedication.memory))
     written = table if table != (observation.stored.table if observation.stored else None) else None
     actions = _republished(observation) if written is None else _written(written, observation)
     actions = (*actions, *dedication.actions)
@@ -52,21 +60,46 @@ def _govern(
     return told.governing(s, decision, observation, outcome, written, dedication)
 
 
+def _unwritable(table: Table) -> str | None:
+    """Why no reader would take the table, in words for people; most often None."""
+    try:
+        encode(table)
+    except TableError as error:
+        return str(error)
+    return None
+
+
+def _held(outcome: routing.Outcome, stands: Standing, why: str) -> routing.Outcome:
+    """The outcome where its table cannot be written: nothing changes."""
+    routes, message = base_view(stands.table).routes, f"the routes stand: {why}"
+    return replace(outcome, reason=Reason.TOO_MANY_HOT_KEYS, message=message, routes=routes, merged=())
+
+
+def _frozen(
+    s: Situation, observation: Observation, stands: Standing, dedication: Dedication, why: str
+) -> Dedication:
+    """The standing table without what safety takes from it."""
+    frozen = replace(s, spec=replace(s.spec, suspend=True))
+    kept = dedicate(frozen, observation, stands.table, (), dedication.memory)
+    return replace(kept, blocked=(Note(Reason.TOO_MANY_HOT_KEYS, why), *kept.blocked))
+
+
 def _dedicated(
     s: Situation, observation: Observation, stands: Standing, outcome: routing.Outcome
 ) -> Dedication:
     """The standing table with the outcome's routes to the base topic, and its dedicated topics a step on."""
     topics = own_topic.watched(s, stands.table, s.memory.topics)
+    read = topic_readers.seen(topics.readers, stands.table.topics, observation.dedicated, s.at)
+    topics = replace(topics, readers=read)
     needed = [*own_topic.wants(s, outcome), *own_topic.outgrown(s, stands.table.topics, topics)]
     wanted, topics = own_topic.sure(needed, topics, s.at)
     if s.spec.suspend:
         return dedicate(s, observation, stands.table, (), topics)
-    own = [route for route in stands.table.routes if route.key in s.aside]
     based = outcome.routes if s.spec.acts else ()
     is_new = based != base_view(stands.table).routes or outcome.reason is Reason.REPARTITIONED
     table = msgspec.structs.replace(
         stands.table,
-        routes=in_table_order((*based, *own)),
+        routes=in_table_order((*based, *s.elsewhere)),
         partitions=s.topic.partitions if is_new else stands.table.partitions,
     )
     return dedicate(s, observation, table, wanted, topics)

@@ -1,13 +1,15 @@
 """Dedicated topics: what becomes of each by what was observed, as a table of transitions with rules above it.
 
     (nothing) -> PREPARE -> ACTIVE -> RETURN -> IDLE -> PREPARE -> ...
+                   ^------------------/ for the same key
 
 The rules, of which each row below is one case:
 
 1. In doubt, base: only a topic in ACTIVE is written, and whatever speaks against it ends that at once.
 2. A topic becomes ACTIVE only from PREPARE, when the table that lists it is what clients read already, and
    every registered group has committed an offset on each of its partitions; a group that reads the base topic
-   and is neither registered nor ignored stops it too. There is no time-out.
+   and is neither registered nor ignored stops it too, and so do records that a group has not read yet.
+   There is no time-out. A listed group that surely reads it no more ends that it is written.
 3. A name is recorded before its topic exists, and only what this very operator was told that it made is taken
    for ours. A topic of that name with an id that is not recorded is a stranger's, as is one whose id changed:
    it is forgotten, and the next one gets a new name.
@@ -30,6 +32,7 @@ from hotkey_operator.engine.model import Committed, DedicatedSeen, TopicConfig, 
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import REPORT_SECONDS
 from hotkey_operator.engine.spec import PolicySpec
+from hotkey_operator.engine.topic_readers import CAUGHT_UP
 from hotkey_operator.engine.wording import count
 from hotkey_sdk.routing.report import ClientReport, Role
 from hotkey_sdk.routing.table import DedicatedTopic, Phase
@@ -52,6 +55,7 @@ class Event(StrEnum):
     STOCKED = "it is ours, and no key waits for it"
     UNWANTED = "it is ours, and its key does not need it any more"
     WITHDRAWN = "nobody needs it any more, and no id of it was ever recorded"
+    UNREAD = "it is ours, and a group that the policy lists does not read it"
     QUIET = "it is ours, clients were told to write to base, and nothing was written to it since"
     CLAIMED = "it is ours, and a key that it fits needs it"
 
@@ -91,12 +95,14 @@ TRANSITIONS: Mapping[tuple[Phase, Event], Move] = {
     (Phase.ACTIVE, Event.STRANGE): _RETURN,
     (Phase.ACTIVE, Event.WEAKER): _RETURN,
     (Phase.ACTIVE, Event.OURS): _ACTIVE,
+    (Phase.ACTIVE, Event.UNREAD): _RETURN,
     (Phase.ACTIVE, Event.UNWANTED): _RETURN,
     (Phase.RETURN, Event.UNSEEN): _RETURN,
     (Phase.RETURN, Event.GONE): _FORGOTTEN,
     (Phase.RETURN, Event.STRANGE): _FORGOTTEN,
     (Phase.RETURN, Event.OURS): _RETURN,
     (Phase.RETURN, Event.QUIET): _IDLE,
+    (Phase.RETURN, Event.CLAIMED): _PREPARE,
     (Phase.IDLE, Event.UNSEEN): _IDLE,
     (Phase.IDLE, Event.GONE): _FORGOTTEN,
     (Phase.IDLE, Event.STRANGE): _FORGOTTEN,
@@ -112,8 +118,9 @@ class Known:
 
     `seen` None: there is none, or nothing was learned (`answered` False). `made`: the id that this process
     was told when it made it. `weaker`: in what it is weaker than the base topic. `wanted`: its key, or the
-    policy's stock, needs it; `claimed`: another key does. `read`: every group reads it and clients have its
-    name. `quiet`: nothing was written to it since clients were told to write to base.
+    policy's stock, needs it; `claimed`: a key takes it. `read`: every group reads it and clients have its
+    name. `quiet`: nothing was written to it since clients were told to write to base. `unread`: which listed
+    group surely does not read it, in words.
     """
 
     answered: bool = False
@@ -124,6 +131,7 @@ class Known:
     claimed: bool = False
     read: bool = False
     quiet: bool = False
+    unread: str = ""
 
 
 def event(topic: DedicatedTopic, known: Known) -> Event:
@@ -162,9 +170,11 @@ def _sound(topic: DedicatedTopic, known: Known) -> Event:
             return Event.UNWANTED
         case Phase.PREPARE if known.read:
             return Event.READY
-        case Phase.RETURN if known.quiet:
+        case Phase.ACTIVE if known.unread:
+            return Event.UNREAD
+        case Phase.RETURN if known.quiet and not known.claimed:
             return Event.QUIET
-        case Phase.IDLE if known.claimed:
+        case Phase.IDLE | Phase.RETURN if known.claimed:
             return Event.CLAIMED
     return Event.OURS
 
@@ -173,6 +183,20 @@ def move(topic: DedicatedTopic, known: Known) -> tuple[Event, Move]:
     """What was seen of the topic, and what becomes of it."""
     seen = event(topic, known)
     return seen, TRANSITIONS[topic.phase, seen]
+
+
+def why_back(seen: Event, known: Known, where: str) -> tuple[Reason, str]:
+    """Why a key's records go back to the base topic, for people."""
+    match seen:
+        case Event.UNREAD:
+            return Reason.CONSUMERS_NOT_READING, f"{where}: {known.unread}"
+        case Event.GONE:
+            return Reason.TOPIC_REPLACED, f"{where} does not exist any more"
+        case Event.STRANGE:
+            return Reason.TOPIC_REPLACED, f"{where} was made anew by somebody else"
+        case Event.WEAKER:
+            return Reason.WEAKER_THAN_BASE, f"{where}: {'; '.join(known.weaker)}"
+    return Reason.RETURNED_TO_BASE, "it needs no topic of its own any more"
 
 
 def weaker(seen: TopicConfig, base: TopicConfig) -> tuple[str, ...]:
@@ -184,7 +208,7 @@ def weaker(seen: TopicConfig, base: TopicConfig) -> tuple[str, ...]:
         "retention.bytes": (_unbounded(seen.retention_bytes), _unbounded(base.retention_bytes)),
         "max.message.bytes": (seen.max_message_bytes, base.max_message_bytes),
     }
-    found = [f"{what} is {has:g}, {needs:g} needed" for what, (has, needs) in least.items() if has < needs]
+    found = [f"{what} is {has}, {needs} needed" for what, (has, needs) in least.items() if has < needs]
     if seen.timestamp_type != base.timestamp_type:
         found.append(f"message.timestamp.type is {seen.timestamp_type}, not {base.timestamp_type}")
     if seen.unclean_election and not base.unclean_election:
@@ -239,11 +263,16 @@ def readers(
     """Which groups keep the topic from being written; None: all that read the base topic read it.
 
     `registered`: those of `consumers.groups` and those that SDK consumers report. A group that could not be
-    asked counts as one that does not read.
+    asked counts as one that does not read. What waits in a topic that was used before must be read first:
+    offsets of long ago may be of a group that reads the base topic alone by now.
     """
     groups = {each.group: each for each in seen.groups.get(topic.name, ())}
-    if seen.on_base is None or any(each.failure is not None for each in seen.on_base):
-        return Blocked(Reason.GROUPS_NOT_KNOWN, _unasked(seen))
+    failed = [each.failure for each in seen.on_base or () if each.failure and each.group not in ignored]
+    if seen.on_base is None or failed:
+        why = failed[0] if failed else seen.failure or "they were not asked yet"
+        return Blocked(
+            Reason.GROUPS_NOT_KNOWN, f"which consumer groups read the base topic is not known: {why}"
+        )
     strangers = sorted(
         each.group
         for each in seen.on_base
@@ -254,12 +283,31 @@ def readers(
     lacking = {group: _missing(topic, groups.get(group)) for group in registered}
     lacking = {group: missing for group, missing in lacking.items() if missing}
     if not lacking:
-        return None
+        return _behind(topic, seen.ends.get(topic.name), [groups[group] for group in registered])
     told = [f"{group} on {_partitions(topic, missing)}" for group, missing in sorted(lacking.items())]
     return Blocked(
         Reason.CONSUMERS_NOT_READING,
-        f"topic {topic.name} is not written before every group has committed an offset on each of its "
-        f"partitions; missing: {_some(told)}",
+        f"{_bound(topic)} every group has committed an offset on each of its partitions; "
+        f"missing: {_some(told)}",
+    )
+
+
+def _bound(topic: DedicatedTopic) -> str:
+    if topic.phase is Phase.ACTIVE:
+        return f"topic {topic.name} is written, and should be only while"
+    return f"topic {topic.name} is not written before"
+
+
+def _behind(topic: DedicatedTopic, end: int | None, groups: Iterable[Committed]) -> Blocked | None:
+    if end is None:
+        return Blocked(Reason.KAFKA_UNAVAILABLE, f"the end offsets of topic {topic.name} cannot be read")
+    waits = {each.group: end - sum(each.offsets.values()) for each in groups}
+    told = [f"{group}: {left:,} records" for group, left in sorted(waits.items()) if left > CAUGHT_UP]
+    if not told:
+        return None
+    return Blocked(
+        Reason.CONSUMERS_NOT_READING,
+        f"{_bound(topic)} every group has read what it holds from before; still to read: {_some(told)}",
     )
 
 
@@ -286,12 +334,6 @@ def _unregistered(strangers: Sequence[str]) -> str:
         f"{_some(strangers)} committed offsets on the base topic and the policy does not name it: add it to "
         "consumers.groups, or to consumers.ignore where it may miss records"
     )
-
-
-def _unasked(seen: DedicatedSeen) -> str:
-    failed = [each.failure for each in seen.on_base or () if each.failure is not None]
-    why = failed[0] if failed else seen.failure or "they were not asked yet"
-    return f"which consumer groups read the base topic is not known: {why}"
 
 
 def _some(names: Sequence[str]) -> str:

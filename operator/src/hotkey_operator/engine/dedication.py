@@ -23,7 +23,9 @@ from hotkey_operator.engine.dedicated import (
     readers,
     registered,
     weaker,
+    why_back,
 )
+from hotkey_operator.engine.dedicated_values import Dedication, Note
 from hotkey_operator.engine.model import (
     Action,
     CreateTopic,
@@ -39,7 +41,8 @@ from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.situation import Situation
 from hotkey_operator.engine.spec import Ordering
-from hotkey_operator.engine.topic_memory import STRANGE_SECONDS, TopicMemory
+from hotkey_operator.engine.topic_memory import SETTLING_SECONDS, STRANGE_SECONDS, TopicMemory
+from hotkey_operator.engine.topic_readers import unread
 from hotkey_operator.engine.truth import left_by, next_epoch
 from hotkey_operator.engine.wording import count, name
 from hotkey_sdk.routing.codec import TableError, encode
@@ -47,44 +50,9 @@ from hotkey_sdk.routing.names import dedicated_name
 from hotkey_sdk.routing.table import DedicatedTopic, Phase, Route, Table
 
 NOTHING_SEEN = DedicatedSeen()
+LOST_AT_MOST = 16  # topics in no table, and no more are made
+NAME_AT_MOST = 249  # characters, for Kafka
 _IN_USE = frozenset({Phase.PREPARE, Phase.ACTIVE, Phase.RETURN})
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What is told of dedicated topics; `key` None: of no key. `change`: a phase changed."""
-
-    reason: Reason
-    message: str
-    key: bytes | None = None
-    change: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Dedication:
-    """The table with its dedicated topics one step on, what is to be made, and what is to be told.
-
-    `blocked`: what keeps keys from topics of their own, for the condition. `planned`: what would be prepared
-    if the policy's mode allowed it.
-    """
-
-    table: Table
-    memory: TopicMemory
-    actions: tuple[Action, ...] = ()
-    notes: tuple[Note, ...] = ()
-    blocked: tuple[Note, ...] = ()
-    planned: tuple[Want, ...] = ()
-
-
-def base_view(table: Table) -> Table:
-    """The table as the planner of the base topic sees it: without the routes to other topics."""
-    routes = tuple(route for route in table.routes if route.topic == table.stream.topic)
-    return table if routes == table.routes else msgspec.structs.replace(table, routes=routes)
-
-
-def aside(table: Table) -> frozenset[bytes]:
-    """The keys that the planner of the base topic leaves alone: their records go elsewhere."""
-    return frozenset(route.key for route in table.routes if route.topic != table.stream.topic)
 
 
 def dedicate(
@@ -135,7 +103,11 @@ class _Step:
         for topic in self.table.topics:
             known = self._known(topic)
             seen, moves = move(topic, known)
-            if seen is Event.STRANGE and not topic.topic_id and self._may_be_anothers(topic):
+            if (
+                moves.to is None
+                and seen in (Event.STRANGE, Event.GONE)
+                and self._may_be_mistaken(topic, seen)
+            ):
                 seen, moves = Event.UNSEEN, Move(topic.phase)
             if seen is Event.READY and not self._activate(topic):
                 moves = Move(topic.phase)
@@ -180,7 +152,12 @@ class _Step:
 
     def _may_begin(self, want: Want) -> bool:
         own = [topic for topic in self.table.topics if topic.key == want.key and topic.phase in _IN_USE]
-        return all(topic.phase is Phase.ACTIVE and topic.partitions < want.partitions for topic in own)
+        return all(
+            topic.phase is Phase.RETURN
+            if topic.partitions >= want.partitions
+            else topic.phase is Phase.ACTIVE
+            for topic in own
+        )
 
     def _claimed(self) -> dict[str, Want]:
         want = None if self.s.is_rate_limited() else self._next()
@@ -193,7 +170,7 @@ class _Step:
         ready = sum(topic.phase is Phase.IDLE or topic.key is None for topic in self.topics)
         if not spec.dedicated.enabled or ready >= spec.dedicated.warm or self.named:
             return
-        if self.s.topic.compacted or self.s.is_rate_limited() or not self._is_free():
+        if self.s.topic.compacted or self.s.is_rate_limited() or self._is_full() is not None:
             return
         one = spec.spread.ordering is Ordering.PER_KEY
         size = 1 if one else spec.dedicated.partitions or self.s.topic.partitions
@@ -218,6 +195,7 @@ class _Step:
         if found is None and topic.phase is Phase.PREPARE and self.memory.is_settling(topic.name, at):
             answered = False
         keeps = own_topic.still_wanted(self.s, topic.key, self.memory)
+        listed = self.s.spec.consumer_groups if topic.phase is Phase.ACTIVE else ()
         blocked = self._blocked(topic) if keeps and topic.phase is Phase.PREPARE and found else None
         return Known(
             answered=answered,
@@ -228,11 +206,22 @@ class _Step:
             claimed=topic.name in self.claims,
             read=blocked is None and keeps and self._is_published(topic),
             quiet=self.memory.is_quiet(topic.name) and self._is_published(topic),
+            unread=unread(self.memory.readers, topic, listed, at),
         )
 
     def _blocked(self, topic: DedicatedTopic) -> Blocked | None:
         groups = registered(self.s.spec, self.observation.reports, self.observation.at)
         return readers(topic, self.seen, groups, self.s.spec.ignored_groups)
+
+    def _warning(self, topic: DedicatedTopic) -> Blocked | None:
+        """What would keep a topic that is written from being so, as it was last learned."""
+        known = self.memory.readers
+        if topic.name not in known.groups:
+            return None
+        groups = registered(self.s.spec, self.observation.reports, self.observation.at)
+        last = DedicatedSeen(groups=known.groups, on_base=known.on_base, ends={topic.name: 0})
+        found = readers(topic, last, groups, self.s.spec.ignored_groups)
+        return None if found is not None and found.reason is Reason.GROUPS_NOT_KNOWN else found
 
     def _is_published(self, topic: DedicatedTopic) -> bool:
         """Whether clients find the table that stands, and it has the topic in this very phase."""
@@ -249,11 +238,14 @@ class _Step:
         base = self.seen.base
         return like(base, self.s.topic.partitions, partitions) if base is not None else None
 
-    def _may_be_anothers(self, topic: DedicatedTopic) -> bool:
-        """Whether another operator may have made the topic just now, and be about to record it."""
+    def _may_be_mistaken(self, topic: DedicatedTopic, seen: Event) -> bool:
+        """Whether another operator may be about to record it, or the broker that was asked be behind."""
+        if seen is Event.STRANGE and topic.topic_id:
+            return False
         since = self.memory.strange_since.get(topic.name, self.observation.at)
         self.strange[topic.name] = since
-        return within(self.observation.at, since, STRANGE_SECONDS)
+        patience = STRANGE_SECONDS if seen is Event.STRANGE else SETTLING_SECONDS
+        return within(self.observation.at, since, patience)
 
     def _activate(self, topic: DedicatedTopic) -> bool:
         """Point the key's route at the topic; False where that must wait, or a table cannot hold it."""
@@ -305,33 +297,50 @@ class _Step:
             self.actions.append(CreateTopic(topic.name, topic.partitions, config))
 
     def _idle_for(self, want: Want) -> DedicatedTopic | None:
-        """The smallest idle topic that is big enough, and exactly as big where the order asks for it."""
+        """The one that the key leaves, or the smallest that is free, where it is big enough."""
+        fits = [topic for topic in self._fitting(want) if not self._is_weak(topic)]
+        return min(
+            fits,
+            key=lambda topic: (topic.phase is not Phase.RETURN, topic.partitions, topic.name),
+            default=None,
+        )
+
+    def _fitting(self, want: Want) -> list[DedicatedTopic]:
+        """Topics that are big enough, and exactly as big where the order asks for it."""
         exactly = self.s.spec.spread.ordering is Ordering.PER_KEY
-        fits = [
+        return [
             topic
             for topic in self.table.topics
-            if topic.phase is Phase.IDLE
+            if (topic.phase is Phase.IDLE or (topic.phase is Phase.RETURN and topic.key == want.key))
             and (topic.partitions == want.partitions if exactly else topic.partitions >= want.partitions)
-            and (found := self.seen.topics.get(topic.name)) is not None
-            and not self._weaker(found, topic.partitions)
+            and self.seen.topics.get(topic.name) is not None
         ]
-        return min(fits, key=lambda topic: (topic.partitions, topic.name), default=None)
+
+    def _is_weak(self, topic: DedicatedTopic) -> bool:
+        return bool(self._weaker(self.seen.topics.get(topic.name), topic.partitions))
 
     def _has_room(self, want: Want) -> bool:
-        if not self._is_free():
-            limit, all_read = self.s.spec.limits.max_dedicated_topics, len(self._read_set())
-            used = f"none of the {len(self.topics)} is free and big enough"
-            many = f"limits.maxDedicatedTopics is {limit}, and {used}"
-            if all_read >= READ_AT_MOST:
-                many = f"consumers read {all_read} topics: delete those that are empty and in no table"
-            self._block(Reason.TOO_MANY_DEDICATED_TOPICS, f"{want.why}; {many}", want.key)
+        if self._fitting(want):  # all of them are weak, and so would be the next one
             return False
-        return not self.named
+        if (full := self._is_full()) is not None:
+            self._block(full.reason, f"{want.why}; {full.message}", want.key)
+        return full is None and not self.named
 
-    def _is_free(self) -> bool:
-        """Whether one more topic may be made: those that are in no phase count to no limit of the policy."""
-        limit = self.s.spec.limits.max_dedicated_topics
-        return len(self.topics) < limit and len(self._read_set()) < READ_AT_MOST
+    def _is_full(self) -> Blocked | None:
+        """Why no further topic may be named; those that are in no phase count to no limit of the policy."""
+        many = Reason.TOO_MANY_DEDICATED_TOPICS
+        limit, base = self.s.spec.limits.max_dedicated_topics, self.table.stream.topic
+        if len(self.topics) >= limit:
+            used = f"none of the {len(self.topics)} is free and big enough"
+            return Blocked(many, f"limits.maxDedicatedTopics is {limit}, and {used}")
+        listed = {topic.name for topic in self.topics}
+        lost = [each for each in self.memory.alike if each not in listed]
+        if len(lost) >= LOST_AT_MOST or len(self._read_set()) >= READ_AT_MOST:
+            return Blocked(many, f"{len(lost)} topics like it are in no table: delete the empty ones first")
+        fresh = dedicated_name(base, self.observation.policy_uid, next_epoch(self.observation))
+        if len(fresh) > NAME_AT_MOST:
+            return Blocked(Reason.TOPIC_NOT_MADE, f"{base} is too long a name for {fresh} to be one")
+        return None
 
     def _named(self, partitions: int, key: bytes | None) -> DedicatedTopic:
         self.named = True
@@ -345,7 +354,10 @@ class _Step:
     def _read_set(self) -> tuple[str, ...]:
         stored, alike = self.observation.stored, self.seen.alike
         left = gone(stored.table, alike) if stored is not None and alike is not None else set()
-        return read_set(self.table, self.topics, self.memory.alike, left)
+        published = self.observation.published.table
+        told = published.read_set if published is not None and published.stream == self.table.stream else ()
+        alike_ = (*self.memory.alike, *(each for each in told if each not in left))
+        return read_set(self.table, self.topics, alike_, left)
 
     def _note(self, reason: Reason, message: str, key: bytes | None) -> None:
         self.notes.append(Note(reason, message, key, change=True))
@@ -363,10 +375,10 @@ class _Step:
             got = f"key {name(key)} has {where} of its own: {count(shards, 'shard')}, read by every group"
             self._note(Reason.DEDICATED, got, key)
         elif topic.phase is Phase.ACTIVE and to is not Phase.ACTIVE:
-            reason, why = _why_back(seen, known, where)
+            reason, why = self._why_back(topic, seen, known)
             self._note(reason, f"key {name(key or b'')} goes back to the base topic: {why}", key)
-        elif seen is Event.OURS and topic.phase is Phase.PREPARE:
-            blocked = self._blocked(topic)
+        elif seen is Event.OURS and topic.phase in (Phase.PREPARE, Phase.ACTIVE):
+            blocked = self._blocked(topic) if topic.phase is Phase.PREPARE else self._warning(topic)
             if blocked is not None:
                 self._block(blocked.reason, blocked.message, key)
         elif seen is Event.ABSENT and (failure := self.memory.failure) is not None:
@@ -378,13 +390,9 @@ class _Step:
             what = "does not exist any more" if seen is Event.GONE else "was made by somebody else"
             self._note(Reason.TOPIC_REPLACED, f"{where} {what}: it is not written again", key)
 
-
-def _why_back(seen: Event, known: Known, where: str) -> tuple[Reason, str]:
-    match seen:
-        case Event.GONE:
-            return Reason.TOPIC_REPLACED, f"{where} does not exist any more"
-        case Event.STRANGE:
-            return Reason.TOPIC_REPLACED, f"{where} was made anew by somebody else"
-        case Event.WEAKER:
-            return Reason.WEAKER_THAN_BASE, f"{where}: {'; '.join(known.weaker)}"
-    return Reason.RETURNED_TO_BASE, "it needs no topic of its own any more"
+    def _why_back(self, topic: DedicatedTopic, seen: Event, known: Known) -> tuple[Reason, str]:
+        where = f"topic {topic.name}"
+        if topic.key is not None and self.memory.is_shunned(topic.key, self.observation.at):
+            rights = f"its producers may not write to {where}, or have no SDK"
+            return Reason.PARTIAL_ADOPTION, f"much of it still comes to the base topic: {rights}"
+        return why_back(seen, known, where)

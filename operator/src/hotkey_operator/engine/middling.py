@@ -62,6 +62,7 @@ def _candidates(s: Situation, partition: int) -> Sequence[KeyLoad]:
         key
         for key in s.keys.values()
         if key.on.get(partition, 0.0) > 0
+        and key.key not in s.aside
         and s.table.route(key.key) is None
         and not s.is_settling(key.key)
         and MATTERS * s.mean <= key.surely < HEAVY * s.mean

@@ -175,9 +175,12 @@ class DedicatedSeen:
     """What was learned of the stream's dedicated topics; what could not be learned is not there.
 
     `base`: the base topic's configuration. `topics`: those that the table lists and some that are only named
-    like them, by name; None: there is no topic of that name. `totals`: the sum of a topic's end offsets.
-    `groups`: of a topic in preparation, what the registered groups have committed on it. `on_base`: every
-    other group of the cluster that has committed on the base topic, None where they were not asked.
+    like them, by name; None: there is no topic of that name. `totals`: the sum of a topic's end offsets;
+    `ends`: the same of one in preparation; `unmeasured`: of which it took too long. `groups`: of a topic
+    in preparation, and every few seconds of one that is written, what the registered groups have committed
+    on it. `on_base`: every other group of the cluster that has committed on the base topic, None where they
+    were not asked. `listed_on_base`: the registered ones, None where what is
+    written was not asked for.
     `alike`: all topics of the cluster that are named like dedicated ones of the stream, None where they were
     not listed. `failure`: why something is missing.
     """
@@ -185,8 +188,11 @@ class DedicatedSeen:
     base: TopicConfig | None = None
     topics: Mapping[str, TopicSeen | None] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
+    ends: Mapping[str, int] = field(default_factory=dict)
+    unmeasured: tuple[str, ...] = ()
     groups: Mapping[str, tuple[Committed, ...]] = field(default_factory=dict)
     on_base: tuple[Committed, ...] | None = None
+    listed_on_base: tuple[Committed, ...] | None = None
     alike: tuple[str, ...] | None = None
     failure: str | None = None
 

@@ -9,7 +9,7 @@ matter. A key that outgrows its topic needs a bigger one: it is prepared while t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from hotkey_operator.engine.heavy import KeyLoad
 from hotkey_operator.engine.placement import Ground, HotKey, plan
 from hotkey_operator.engine.pressure import HEAVY, stays_cool
 from hotkey_operator.engine.reasons import Reason
+from hotkey_operator.engine.recency import within
+from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
 from hotkey_operator.engine.situation import TURN_SECONDS, Situation
 from hotkey_operator.engine.spec import Ordering
 from hotkey_operator.engine.topic_memory import TopicMemory
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from hotkey_operator.engine.routing import Outcome
 
 FILL = 0.7  # of the trigger that a partition of a new topic carries: room for the key to grow by a third
+FOLLOWED_SECONDS = 30.0  # after a change every producer has followed, or will not
 SURE_SECONDS = 3.0  # topics are kept for ever, so a moment's heat makes none
 
 
@@ -52,7 +55,11 @@ def wants(s: Situation, outcome: Outcome) -> list[Want]:
         return [_want(s, load, _order_forbids(load)) for load in _isolable(s, outcome)]
     if not overflows(s):
         return []
-    heavy = [load for load in s.keys.values() if load.surely >= HEAVY * s.mean and load.key not in s.aside]
+    heavy = [
+        load
+        for load in s.keys.values()
+        if load.surely >= HEAVY * s.mean and load.key not in s.aside and len(load.key) <= KEY_BYTES_AT_MOST
+    ]
     heavy.sort(key=lambda load: (-load.total, load.key))
     return [_want(s, load, _does_not_fit(s, load)) for load in heavy[:1]]
 
@@ -141,7 +148,22 @@ def watched(s: Situation, table: Table, memory: TopicMemory) -> TopicMemory:
     own = sorted(filter(_has_key, table.topics), key=lambda topic: topic.phase is Phase.ACTIVE)
     keys = {topic.key: topic for topic in own if topic.key is not None}  # where it is written, of two
     cool = [key for key, topic in keys.items() if _is_cool(s, key, topic, memory)]
-    return replace(memory, cool_since={key: memory.cool_since.get(key, s.at) for key in cool})
+    since = {key: min(memory.cool_since.get(key, s.at), s.at) for key in cool}
+    for key, topic in keys.items():
+        if topic.phase is Phase.ACTIVE and _is_shunned(s, key):
+            memory = memory.shunning(key, s.at)
+    return replace(memory, cool_since=since)
+
+
+def _is_shunned(s: Situation, key: bytes) -> bool:
+    """Whether much of a key still comes to the base topic, long after it was given one of its own.
+
+    There it is a plain key on one partition, and nobody else may plan for it.
+    """
+    changed, load = s.memory.changed_at.get(key, float("-inf")), s.keys.get(key)
+    if load is None or within(s.at, changed, FOLLOWED_SECONDS):
+        return False
+    return load.surely >= HEAVY * s.mean and partition_for(key, s.topic.partitions) in s.long_hot
 
 
 def still_wanted(s: Situation, key: bytes | None, memory: TopicMemory) -> bool:
@@ -150,6 +172,8 @@ def still_wanted(s: Situation, key: bytes | None, memory: TopicMemory) -> bool:
     if s.spec.suspend:
         return True
     if not s.spec.dedicated.enabled or not s.spec.acts:
+        return False
+    if key is not None and memory.is_shunned(key, s.at):
         return False
     since = memory.cool_since.get(key) if key is not None else None
     return (
@@ -161,7 +185,8 @@ def still_wanted(s: Situation, key: bytes | None, memory: TopicMemory) -> bool:
 
 def sure(found: list[Want], memory: TopicMemory, at: float) -> tuple[list[Want], TopicMemory]:
     """Those of the wants that have lasted, and the memory with all of them."""
-    since: Mapping[bytes, float] = {want.key: memory.wanted_since.get(want.key, at) for want in found}
+    found = [want for want in found if not memory.is_shunned(want.key, at)]
+    since = {want.key: min(memory.wanted_since.get(want.key, at), at) for want in found}
     lasting = [want for want in found if at - since[want.key] >= SURE_SECONDS - TURN_SECONDS]
     return lasting, replace(memory, wanted_since=since)
 
@@ -182,9 +207,9 @@ def _is_cool(s: Situation, key: bytes, topic: DedicatedTopic, memory: TopicMemor
             return base <= 0 or stays_cool(s.spec, base, size, mean)
         elsewhere = max(0.0, load.at_most - load.on.get(home, 0.0)) / s.mean_size()
         return stays_cool(s.spec, base + elsewhere, size, mean)
-    rate = memory.rate(topic.name)
-    if rate is None:
-        return False
+    rate, load = memory.rate(topic.name), s.keys.get(key)
+    if rate is None or (load is not None and load.surely >= HEAVY * s.mean):
+        return False  # not measured; or it is written to the base topic all the same
     if rate <= s.spec.release.ratio * HEAVY * mean:
         return True  # too small to matter, however hot the base topic is without it
     return stays_cool(s.spec, base + rate, size, mean + rate / s.topic.partitions)

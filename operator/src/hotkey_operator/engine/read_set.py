@@ -5,11 +5,13 @@ Reading is always safe. A name leaves the read set only when no topic has it and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from hotkey_sdk.routing.names import dedicated_prefix
 from hotkey_sdk.routing.table import DedicatedTopic, Table
 
+_MADE = re.compile(r"[^.]{1,8}\.g[0-9]+")
 READ_AT_MOST = 256  # topics: the schema of RoutingTable takes no more
 
 
@@ -40,4 +42,6 @@ def gone(stored: Table, listed_alike: Sequence[str]) -> set[str]:
 
 def is_alike(base: str, topic: str) -> bool:
     """Whether a topic is named like those that are made for single keys of the base topic."""
-    return topic.startswith(dedicated_prefix(base))
+    return _MADE.fullmatch(topic.removeprefix(dedicated_prefix(base))) is not None and topic.startswith(
+        dedicated_prefix(base)
+    )

@@ -367,7 +367,8 @@ def _within_size(
     dropped: dict[bytes, Stop] = {}
     while True:
         try:
-            encode(msgspec.structs.replace(s.table, routes=routes, partitions=s.topic.partitions))
+            whole = in_table_order((*routes, *s.elsewhere))
+            encode(msgspec.structs.replace(s.table, routes=whole, partitions=s.topic.partitions))
             return routes, dropped
         except TableError as error:
             left = [each for each in routes if each.key in droppable]

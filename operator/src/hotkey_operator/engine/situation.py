@@ -40,6 +40,7 @@ class Situation:
     keys: Mapping[bytes, KeyLoad]
     borne_out: bool = False
     aside: frozenset[bytes] = frozenset()  # keys with a topic of their own: nothing is planned for them here
+    elsewhere: tuple[Route, ...] = ()  # their routes, for which a table must have room too
 
     @classmethod
     def of(cls, spec: PolicySpec, at: float, topic: TopicFacts, table: Table, memory: Memory) -> Situation:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hotkey_operator.engine import cooling, lag, rates
-from hotkey_operator.engine.dedication import Dedication
+from hotkey_operator.engine.dedicated_values import Dedication
 from hotkey_operator.engine.heavy import KeyLoad
 from hotkey_operator.engine.memory import Memory, sampling
 from hotkey_operator.engine.model import (

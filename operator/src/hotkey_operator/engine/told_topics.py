@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from hotkey_operator.engine import own_topic
 from hotkey_operator.engine.consent import ALLOW_TOPIC
-from hotkey_operator.engine.dedication import NOTHING_SEEN, Dedication, Note
+from hotkey_operator.engine.dedicated_values import Dedication, Note
+from hotkey_operator.engine.dedication import NOTHING_SEEN
 from hotkey_operator.engine.model import (
     Condition,
     Cost,

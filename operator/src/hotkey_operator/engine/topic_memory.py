@@ -11,14 +11,18 @@ from dataclasses import dataclass, field, replace
 from hotkey_operator.engine.model import DedicatedSeen, TopicAttempt
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
+from hotkey_operator.engine.topic_readers import Readers
 from hotkey_sdk.routing.table import Table
 
 KEPT_SECONDS = 30.0  # of totals
 RATE_SECONDS = 10.0  # that a rate is measured over
 QUIET_SECONDS = 10.0  # without a record, and a topic counts as left by its writers
 SETTLING_SECONDS = 10.0  # brokers learn of a new topic one after another
+UNMEASURED_SECONDS = 10.0  # that a topic is left alone whose end offsets took too long
 LOOK_SECONDS = 30.0  # between two looks at the names of all topics
 RETRY_AT_MOST_SECONDS = 60.0
+SHUNNED_SECONDS = 600.0  # and twice as long each further time
+SHUNNED_AT_MOST_SECONDS = 6 * 3_600.0
 STRANGE_SECONDS = 5.0  # another operator may be about to record the topic that it made
 
 
@@ -38,7 +42,9 @@ class TopicMemory:
     `totals`, readings of the sum of its end offsets, oldest first; `strange_since`, when a topic
     with an unrecorded id was first seen. By key: `wanted_since`, when it first needed a topic of its own;
     `cool_since`, when it first needed none any more. `alike`: topics that are named like ours, as last listed
-    at `listed_at`. `failure`: of the last attempt to make one.
+    at `listed_at`. `failure`: of the last attempt to make one. `readers`: who reads those that are written.
+    `unmeasured`: by name, when its end offsets were too slow to be read. `shunned`: keys that producers did
+    not write to their topic, since when and how often.
     """
 
     made: Mapping[str, tuple[str, float]] = field(default_factory=dict)
@@ -49,6 +55,25 @@ class TopicMemory:
     alike: tuple[str, ...] = ()
     listed_at: float = float("-inf")
     failure: Failure | None = None
+    readers: Readers = field(default_factory=Readers)
+    unmeasured: Mapping[str, float] = field(default_factory=dict)
+    shunned: Mapping[bytes, tuple[float, int]] = field(default_factory=dict)
+
+    def is_shunned(self, key: bytes, at: float) -> bool:
+        """Whether it is too early for a topic of a key whose producers did not write to the last one."""
+        since, times = self.shunned.get(key, (float("-inf"), 0))
+        return within(at, since, min(SHUNNED_AT_MOST_SECONDS, SHUNNED_SECONDS * 2.0 ** (times - 1)))
+
+    def shunning(self, key: bytes, at: float) -> TopicMemory:
+        """The memory with a key whose producers do not write to its topic, once more."""
+        if self.is_shunned(key, at):
+            return self
+        times = min(self.shunned[key][1] + 1, 10) if key in self.shunned else 1
+        return replace(self, shunned={**self.shunned, key: (at, times)})
+
+    def is_unmeasured(self, name: str, at: float) -> bool:
+        """Whether its end offsets took too long just now, so that they are not asked for."""
+        return name in self.unmeasured and within(at, self.unmeasured[name], UNMEASURED_SECONDS)
 
     def lists_names(self, at: float) -> bool:
         """Whether the names of all topics are to be looked at again."""
@@ -94,7 +119,12 @@ def seen(memory: TopicMemory, observation: DedicatedSeen | None, at: float) -> T
         )
         for name, total in observation.totals.items()
     }
-    memory = replace(memory, totals={**_kept(memory.totals, observation, at), **totals})
+    failed = {name: since for name, since in memory.unmeasured.items() if memory.is_unmeasured(name, at)}
+    memory = replace(
+        memory,
+        totals={**_kept(memory.totals, observation, at), **totals},
+        unmeasured={**failed, **dict.fromkeys(observation.unmeasured, at)},
+    )
     if observation.alike is None:
         return memory
     return replace(memory, alike=observation.alike, listed_at=at)
