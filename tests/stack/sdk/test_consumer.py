@@ -10,10 +10,12 @@ import confluent_kafka
 import msgspec
 import pytest
 from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka.admin._acl import AclOperation
 
 import hotkey_sdk
 from hotkey_sdk.routing.table import DedicatedTopic, Phase
 from tests.stack.sdk.scene import PARTITIONS, Scene, until
+from tests.stack.sdk.test_dedicated import deny
 
 
 def fill(scene: Scene, topic: str, count: int, name: str) -> set[bytes]:
@@ -174,6 +176,28 @@ def test_a_topic_that_does_not_exist_yet_is_neither_created_nor_an_error(scene: 
 
     read_until(consumer, fill(scene, second, 20, "new"))
     until(lambda: _epochs(scene, consumer) == [5], scene.reports)
+
+
+def test_an_added_topic_that_may_not_be_read_is_left_out_and_the_base_topic_read_on(scene: Scene) -> None:
+    second = f"{scene.topic}.hot.x.g1"
+    scene.create(second, 3)
+    allow = deny(scene, AclOperation.READ)
+    try:
+        consumer = scene.consumer(**{"auto.offset.reset": "earliest"})
+        consumer.subscribe([scene.topic])
+        scene.publish(scene.table(epoch=5, read_set=(second,)))
+        until(lambda: _is_added_then_left_out(consumer, second), consumer.hotkey.stats)
+        sent = fill(scene, scene.topic, 50, "base")
+
+        assert sorted(read_until(consumer, sent, by_poll)) == sorted(sent)
+    finally:
+        allow()
+
+
+def _is_added_then_left_out(consumer: hotkey_sdk.Consumer, topic: str) -> bool:
+    message = consumer.poll(0.1)
+    assert message is None or message.error() is None, message.error()
+    return topic in consumer._read_set._denied and consumer.hotkey.stats().added_topics == ()
 
 
 def test_the_callers_callbacks_keep_working(scene: Scene) -> None:

@@ -151,8 +151,8 @@ def test_a_table_that_names_a_topic_that_is_not_there_costs_nothing(scene: Scene
     assert dedicated.tried() == {scene.topic: 200}
 
 
-def deny(scene: Scene) -> Callable[[], None]:
-    """Nobody may write to the stream's dedicated topics any more; what allows it again."""
+def deny(scene: Scene, denied: AclOperation = AclOperation.WRITE) -> Callable[[], None]:
+    """Nobody may write to the stream's dedicated topics any more (or read them); what allows it again."""
 
     def binding(operation: AclOperation, permission: AclPermissionType) -> AclBinding:
         name, pattern = dedicated_prefix(scene.topic), ResourcePatternType.PREFIXED
@@ -160,7 +160,7 @@ def deny(scene: Scene) -> Callable[[], None]:
 
     made = [
         binding(AclOperation.ALL, AclPermissionType.ALLOW),
-        binding(AclOperation.WRITE, AclPermissionType.DENY),
+        binding(denied, AclPermissionType.DENY),
     ]
     for future in scene.admin.create_acls(made).values():
         future.result()
