@@ -430,3 +430,17 @@ def test_a_key_that_is_hot_again_takes_the_topic_that_it_leaves() -> None:
         assert world.only.name == own
 
     run(scenario())
+
+
+def test_a_topic_that_producers_write_to_long_after_it_was_left_is_told() -> None:
+    async def scenario() -> None:
+        world = World(straggling=True)
+        await dedicated(world)
+        world.rates[b"nike"] = SOFT
+        await world.until("it goes back", phase=Phase.RETURN)
+        assert ready(await world.seconds(30)).status
+        outcome = await world.until("it is told", blocked=Reason.PARTIAL_ADOPTION)
+        assert "still gets 1.0/s from producers that do not follow the table" in ready(outcome).message
+        assert world.only.phase is Phase.RETURN
+
+    run(scenario())

@@ -52,6 +52,7 @@ from hotkey_sdk.routing.table import DedicatedTopic, Phase, Route, Table
 NOTHING_SEEN = DedicatedSeen()
 LOST_AT_MOST = 16  # topics in no table, and no more are made
 NAME_AT_MOST = 249  # characters, for Kafka
+LEFT_SECONDS = 60.0  # after a topic was left, and who writes to it then is told
 _IN_USE = frozenset({Phase.PREPARE, Phase.ACTIVE, Phase.RETURN})
 
 
@@ -247,6 +248,12 @@ class _Step:
         patience = STRANGE_SECONDS if seen is Event.STRANGE else SETTLING_SECONDS
         return within(self.observation.at, since, patience)
 
+    def _stragglers(self, topic: DedicatedTopic) -> float:
+        """Records/s that come to a topic long after it was left."""
+        changed = self.s.memory.changed_at.get(topic.key or b"", float("-inf"))
+        told = not within(self.observation.at, changed, LEFT_SECONDS)
+        return (self.memory.rate(topic.name) or 0.0) if told and self._is_published(topic) else 0.0
+
     def _activate(self, topic: DedicatedTopic) -> bool:
         """Point the key's route at the topic; False where that must wait, or a table cannot hold it."""
         assert topic.key is not None
@@ -381,6 +388,11 @@ class _Step:
             blocked = self._blocked(topic) if topic.phase is Phase.PREPARE else self._warning(topic)
             if blocked is not None:
                 self._block(blocked.reason, blocked.message, key)
+        elif seen is Event.OURS and topic.phase is Phase.RETURN and (rate := self._stragglers(topic)):
+            who = "producers that do not follow the table: without Redis, or of an older SDK"
+            self._block(
+                Reason.PARTIAL_ADOPTION, f"{where} is left and still gets {rate:,.1f}/s from {who}", key
+            )
         elif seen is Event.ABSENT and (failure := self.memory.failure) is not None:
             tries = count(failure.times, "attempt")
             self._block(failure.reason, f"{where} cannot be made ({tries}): {failure.problem}", key)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hotkey_operator.engine.heavy import KeyLoad
 from hotkey_operator.engine.placement import Ground, HotKey, plan
-from hotkey_operator.engine.pressure import HEAVY, stays_cool
+from hotkey_operator.engine.pressure import HEAVY, over, stays_cool
 from hotkey_operator.engine.reasons import Reason
 from hotkey_operator.engine.recency import within
 from hotkey_operator.engine.shards import KEY_BYTES_AT_MOST
@@ -150,20 +150,27 @@ def watched(s: Situation, table: Table, memory: TopicMemory) -> TopicMemory:
     cool = [key for key, topic in keys.items() if _is_cool(s, key, topic, memory)]
     since = {key: min(memory.cool_since.get(key, s.at), s.at) for key in cool}
     for key, topic in keys.items():
-        if topic.phase is Phase.ACTIVE and _is_shunned(s, key):
+        if topic.phase is Phase.ACTIVE and _is_shunned(s, key, memory.rate(topic.name)):
             memory = memory.shunning(key, s.at)
     return replace(memory, cool_since=since)
 
 
-def _is_shunned(s: Situation, key: bytes) -> bool:
+def _is_shunned(s: Situation, key: bytes, rate: float | None) -> bool:
     """Whether much of a key still comes to the base topic, long after it was given one of its own.
 
-    There it is a plain key on one partition, and nobody else may plan for it.
+    There it is a plain key on one partition, and nobody else may plan for it. Where a group lags, samples
+    are of what it has yet to read, so they tell of the past: then fewer of the key's records than these must
+    come to its topic, at `rate` records/s.
     """
     changed, load = s.memory.changed_at.get(key, float("-inf")), s.keys.get(key)
     if load is None or within(s.at, changed, FOLLOWED_SECONDS):
         return False
-    return load.surely >= HEAVY * s.mean and partition_for(key, s.topic.partitions) in s.long_hot
+    home = partition_for(key, s.topic.partitions)
+    if s.now is None or home not in s.long_hot or home not in over(s.spec.trigger, s.now):
+        return False
+    if home in s.memory.lagging(s.at) and (rate is None or rate * s.mean_size() >= load.surely):
+        return False
+    return load.surely >= HEAVY * s.mean
 
 
 def still_wanted(s: Situation, key: bytes | None, memory: TopicMemory) -> bool:

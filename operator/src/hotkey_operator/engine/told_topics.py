@@ -130,6 +130,9 @@ def no_topic_of_its_own(s: Situation, key: bytes) -> tuple[Rejected, ...]:
     if not s.spec.dedicated.enabled:
         off = "dedicatedTopic.enabled is false"
         return (Rejected(OPTION, Reason.OBSERVING if not s.spec.acts else Reason.HOLDING, off),)
+    if s.spec.acts and s.memory.topics.is_shunned(key, s.at):
+        why = "its producers did not write to the last one: they may not, or have no SDK"
+        return (Rejected(OPTION, Reason.PARTIAL_ADOPTION, f"{why}; it is tried again after a while"),)
     if s.spec.acts and s.memory.topics.wanted_since.get(key) is not None:
         return (Rejected(OPTION, Reason.PREPARING, "a topic for it is being prepared"),)
     if own_topic.overflows(s):
