@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hotkey_operator.adapters.groups import _STRANGERS_AT_MOST, _STRANGERS_AT_ONCE, _STRANGERS_PER_SECOND
 from hotkey_operator.adapters.roll import KNOWN_SECONDS, Roll
+from hotkey_operator.adapters.rota import Full, Rota
 from hotkey_operator.engine.model import Committed
 
 NAMES = [f"group-{number:04}" for number in range(1_000)]
@@ -93,3 +95,27 @@ def test_groups_that_are_gone_are_forgotten() -> None:
 
     assert cluster.round(NAMES[1:2]) == ()
     assert cluster.roll._answers.keys() == {NAMES[1]}
+
+
+def test_two_thousand_groups_for_which_few_clients_are_kept_are_all_known_while_answers_stand() -> None:
+    """As they are asked while a topic is written: once every five seconds."""
+    cluster, names = Cluster(at_most=_STRANGERS_AT_MOST), [f"group-{number:04}" for number in range(2_000)]
+    clients = Rota(
+        lambda name: name,
+        _STRANGERS_AT_MOST,
+        _STRANGERS_PER_SECOND,
+        lambda: cluster.now,
+        at_once=_STRANGERS_AT_ONCE,
+    )
+
+    def answers(name: str) -> bool:
+        try:
+            return clients.of(name) == name
+        except Full:
+            return False
+
+    for _ in range(120):
+        cluster.now += 5.0
+        cluster.roll.take([Committed(name, {}) for name in cluster.roll.due(names) if answers(name)])
+
+    assert cluster.roll.told(names) == ()

@@ -28,7 +28,8 @@ _THREADS = 8  # for all policies
 _CONSUMERS_AT_MOST = 256  # kept open, for all policies; where there are more groups they take turns
 _CHANGES_PER_SECOND = 4.0  # then: a group is asked for about a minute, long enough to see it fall behind
 _STRANGERS_AT_MOST = 128  # kept open to ask who else reads a topic, and asked at a time; others take turns
-_STRANGERS_PER_SECOND = 8.0  # then: each of some 2,000 groups has its turn while answers stand
+_STRANGERS_PER_SECOND = 8.0  # then: each of some 2,000 groups has its turn while answers stand,
+_STRANGERS_AT_ONCE = 5 * _STRANGERS_PER_SECOND  # also where they are asked every five seconds alone
 _NAME_CHARACTERS = 249
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _COMMON: dict[str, Any] = {
@@ -53,7 +54,9 @@ class KafkaGroups:
         self._making = threading.Lock()
         self._made: AdminClient | None = None
         self._consumers = Rota(self._consumer, _CONSUMERS_AT_MOST, _CHANGES_PER_SECOND)
-        self._strangers = Rota(self._consumer, _STRANGERS_AT_MOST, _STRANGERS_PER_SECOND)
+        self._strangers = Rota(
+            self._consumer, _STRANGERS_AT_MOST, _STRANGERS_PER_SECOND, at_once=_STRANGERS_AT_ONCE
+        )
         self._rolls: dict[str, Roll] = {}
 
     async def close(self) -> None:
@@ -64,14 +67,11 @@ class KafkaGroups:
 
     async def committed(self, topic: str, partitions: int, groups: Sequence[str]) -> tuple[Committed, ...]:
         names = list(dict.fromkeys(groups))
-        asked = await self._asked(topic, partitions, names, self._consumers)
+        asked = await asyncio.gather(
+            *(self._ask(topic, partitions, group, self._consumers) for group in names)
+        )
         found = dict(zip(names, asked, strict=True))
         return tuple(found[group] for group in groups)
-
-    async def _asked(
-        self, topic: str, partitions: int, names: Sequence[str], clients: Rota[Consumer]
-    ) -> list[Committed]:
-        return await asyncio.gather(*(self._ask(topic, partitions, group, clients) for group in names))
 
     async def _ask(self, topic: str, partitions: int, group: str, clients: Rota[Consumer]) -> Committed:
         """One group; why it cannot be asked stands in the answer. Clients report any name, odd ones too."""
@@ -82,6 +82,11 @@ class KafkaGroups:
             offsets = await self._call(
                 what, lambda: _committed(clients.of(group), topic, partitions, self._timeout)
             )
+        except Full:
+            if clients is self._strangers:
+                raise
+            why = f"more than {_CONSUMERS_AT_MOST} groups are looked at, so they take turns"
+            return Committed(group, {}, f"Kafka: cannot {what}: {why}")
         except Unavailable as error:
             return Committed(group, {}, str(error))
         return Committed(group, offsets)
@@ -93,8 +98,16 @@ class KafkaGroups:
         if failure is not None:
             return (Committed("", {}, f"Kafka: cannot {what}: {failure}"),)
         roll = self._rolls.setdefault(topic, Roll(_STRANGERS_AT_MOST))
-        roll.take(await self._asked(topic, partitions, roll.due(names), self._strangers))
+        asked = await asyncio.gather(*(self._stranger(topic, partitions, group) for group in roll.due(names)))
+        roll.take(each for each in asked if each is not None)
         return roll.told(names)
+
+    async def _stranger(self, topic: str, partitions: int, group: str) -> Committed | None:
+        """The same of a group that nobody named; None where it was not its turn: it comes first then."""
+        try:
+            return await self._ask(topic, partitions, group, self._strangers)
+        except Full:
+            return None
 
     def _listed(self) -> tuple[list[str], str | None]:
         """The names of all groups, and why some may be missing."""
@@ -112,9 +125,6 @@ class KafkaGroups:
         try:
             async with asyncio.timeout(2 * self._timeout):
                 return await loop.run_in_executor(self._threads, call)
-        except Full:
-            why = f"more than {_CONSUMERS_AT_MOST} groups are looked at, so they take turns"
-            raise Unavailable(f"Kafka: cannot {what}: {why}") from None
         except TimeoutError:
             waited = f"it was not its turn, or not done, within {2 * self._timeout:g} s"
             raise Unavailable(f"Kafka: cannot {what}: {waited}") from None

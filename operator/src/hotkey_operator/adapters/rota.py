@@ -22,7 +22,10 @@ class Full(Exception):
 
 
 class Rota(Generic[_C]):
-    """Clients made by `make` for names. `made`: so far. Any thread may ask."""
+    """Clients made by `make` for names. `made`: so far. Any thread may ask.
+
+    `at_once`: so many changes at most are saved up, by default a sixteenth of the clients.
+    """
 
     def __init__(
         self,
@@ -30,8 +33,10 @@ class Rota(Generic[_C]):
         at_most: int,
         changes_per_second: float,
         clock: Callable[[], float] = time.monotonic,
+        at_once: float | None = None,
     ) -> None:
         self.made = 0
+        self._at_once = max(1.0, at_most / 16) if at_once is None else at_once
         self._make = make
         self._at_most = at_most
         self._rate = changes_per_second
@@ -66,7 +71,7 @@ class Rota(Generic[_C]):
         """Raises `Full` unless `name` is the one that waits longest, and a change is due."""
         now = self._clock()
         due = self._changes + self._rate * (now - self._changes_at)
-        self._changes = min(max(1.0, self._at_most / 16), due)
+        self._changes = min(self._at_once, due)
         self._changes_at = now
         self._waiting[name] = now  # keeps its place where it has one
         while now - next(iter(self._waiting.values())) > _WAITED_SECONDS:
