@@ -22,6 +22,7 @@ from hotkey_operator.ports import TopicRefused, Unavailable
 
 _T = TypeVar("_T")
 _THREADS = 4  # for all policies
+_MAKING_SECONDS = 20.0  # a topic that is made after that is told as a failure, and nobody's
 _VISIBLE_SECONDS = 5.0  # that a new topic may take until a broker that is asked knows it
 _PAUSE_SECONDS = 0.1
 _COMMON: dict[str, Any] = {
@@ -70,22 +71,25 @@ class KafkaTopics:
 
     async def create(self, name: str, partitions: int, config: TopicConfig) -> str:
         what = f"make topic {name}"
-        if not await self._call(what, lambda: self._create(name, partitions, config)):
+        if not await self._call(what, lambda: self._create(name, partitions, config), _MAKING_SECONDS):
             return ""
         for _ in range(int(_VISIBLE_SECONDS / _PAUSE_SECONDS)):
-            found = (await self.describe([name]))[name]
+            try:
+                found = (await self.describe([name]))[name]
+            except Unavailable:
+                found = None  # it was made: whoever gave up now would take it for a stranger's
             if found is not None and found.partitions == partitions:
                 return found.topic_id
             await asyncio.sleep(_PAUSE_SECONDS)
         raise Unavailable(f"Kafka: topic {name} was made, and no broker tells of it")
 
-    async def _call(self, what: str, call: Callable[[], _T]) -> _T:
-        loop = asyncio.get_running_loop()
+    async def _call(self, what: str, call: Callable[[], _T], seconds: float = 0.0) -> _T:
+        loop, seconds = asyncio.get_running_loop(), max(seconds, 3 * self._timeout)
         try:
-            async with asyncio.timeout(3 * self._timeout):
+            async with asyncio.timeout(seconds):
                 return await loop.run_in_executor(self._threads, call)
         except TimeoutError:
-            raise Unavailable(f"Kafka: cannot {what}: no answer within {3 * self._timeout:g} s") from None
+            raise Unavailable(f"Kafka: cannot {what}: no answer within {seconds:g} s") from None
         except KafkaException as error:
             raise Unavailable(f"Kafka: cannot {what}: {_words(error)}") from error
 
@@ -122,7 +126,7 @@ class KafkaTopics:
         """Whether this call made it; a topic of that name that is there already is left as it is."""
         new = NewTopic(name, partitions, config.replication, config=_settings(config))
         asked = self._admin.create_topics(
-            [new], operation_timeout=self._timeout, request_timeout=self._timeout
+            [new], operation_timeout=0.8 * _MAKING_SECONDS, request_timeout=0.9 * _MAKING_SECONDS
         )
         try:
             asked[name].result()
