@@ -19,7 +19,7 @@ from unittest.mock import patch
 from tests.simulation import scenario as scenarios
 from tests.simulation.faults import Fault, Kind, draw
 from tests.simulation.parts import REAL, Parts
-from tests.simulation.scenario import Bystander
+from tests.simulation.scenario import Bystander, Shape
 
 Patch = AbstractContextManager[object]
 
@@ -32,12 +32,15 @@ class On(StrEnum):
 
     ANY = "any policy"
     DEDICATED = "policies with dedicated topics"
+    PER_KEY = "policies with an order per key"
     UNLISTED = "policies that do not name a group"
     NOT_FOLLOWING = "policies with a group that does not follow"
 
     def has(self, seed: int) -> bool:
         scenario = scenarios.of(seed)
         match self:
+            case On.PER_KEY:
+                return scenario.shape is Shape.PER_KEY
             case On.UNLISTED:
                 return scenario.dedicates and scenario.bystander is Bystander.UNLISTED
             case On.NOT_FOLLOWING:
