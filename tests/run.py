@@ -59,6 +59,7 @@ class Group:
     patterns: tuple[str, ...]
     limit_seconds: float
     computes: bool = False  # and waits for nothing: it leaves the processors to those that do
+    alone: bool = False  # after all others: it loads the machine by itself
 
 
 # In the order in which they are started: the longest first, so that none is left alone at the end.
@@ -73,20 +74,24 @@ GROUPS = (
     Group("stack", "aggregator, postgres", ("aggregator/*.py",), 1500),
     # What kills brokers runs before what fills them with topics.
     Group("stack", "devstack, sdk, demo, crds", ("test_*.py", "sdk/*.py", "demo/*.py", "*.py"), 1500),
-    Group("soak", "", ("*.py",), 900),
     Group("unit", "all others", ("*.py",), 600),
     Group("contract", "", ("*.py",), 600),
     Group("chart", "", ("*.py",), 600),
     Group("simulation", "", ("*.py",), 600, computes=True),
+    Group("soak", "", ("*.py",), 900, alone=True),
 )
-LANES = 5  # on two cores: a stack test mostly waits
+LANES = 4  # on two cores: a stack test mostly waits
 NAMES = ("lint", "fetch", *dict.fromkeys(group.part for group in GROUPS))
 
 
-def jobs(parts: Sequence[str], slow: bool) -> list[Job]:
-    """All tests of those parts. pytest's exit code for "no tests" is a failure like any other."""
+def jobs(parts: Sequence[str], slow: bool, *, alone: bool = False) -> list[Job]:
+    """The tests of those parts that run side by side, or those that run alone.
+
+    pytest's exit code for "no tests" is a failure like any other.
+    """
     files = {part: files_of(part) for part in parts}
-    return [_job(group, files[group.part][group], slow) for group in GROUPS if group.part in parts]
+    chosen = [group for group in GROUPS if group.part in parts and group.alone is alone]
+    return [_job(group, files[group.part][group], slow) for group in chosen]
 
 
 def _job(group: Group, files: Sequence[str], slow: bool) -> Job:
@@ -173,13 +178,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tests(parts: Sequence[str], slow: bool) -> list[Outcome]:
-    todo = jobs(parts, slow)
-    if todo:
-        print(
-            f"\n=== tests: {', '.join(parts)}, side by side; what each says follows when it is done",
-            flush=True,
-        )
-    return side_by_side.run(todo, LANES)
+    outcomes: list[Outcome] = []
+    for todo, lanes, how in (
+        (jobs(parts, slow), LANES, "side by side"),
+        (jobs(parts, slow, alone=True), 1, "alone"),
+    ):
+        if todo:
+            names = ", ".join(dict.fromkeys(job.name.split(" (")[0] for job in todo))
+            print(f"\n=== tests: {names}, {how}; what each says follows when it is done", flush=True)
+            outcomes += side_by_side.run(todo, lanes)
+    return outcomes
 
 
 if __name__ == "__main__":
