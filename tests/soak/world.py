@@ -151,7 +151,7 @@ class World:
         made = admin.create_topics(
             [NewTopic(TOPIC, PARTITIONS, BROKERS, config={"min.insync.replicas": "2"})]
         )
-        made[TOPIC].result(30)
+        made[TOPIC].result(120)
 
         def led() -> bool:
             try:

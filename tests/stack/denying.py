@@ -25,12 +25,12 @@ def denying(bootstrap: str, prefix: str) -> Iterator[None]:
         (ResourceType.TOPIC, prefix, ResourcePatternType.PREFIXED),
     ]
     for future in admin.create_acls([rule for place in places for rule in _rules(place)]).values():
-        future.result(30)
+        future.result(120)
     try:
         yield
     finally:
         for future in admin.delete_acls([_all_of(place) for place in places]).values():
-            future.result(30)
+            future.result(120)
 
 
 def _rules(place: Place) -> list[AclBinding]:

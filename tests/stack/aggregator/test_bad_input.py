@@ -173,7 +173,7 @@ def test_partitions_that_are_added_are_read(
     growing.wait_until(lambda: growing.metric("hotkey_aggregator_assigned_partitions") == 1, "1 partition")
 
     admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
-    admin.create_partitions([NewPartitions(topic, 3)])[topic].result(30)
+    admin.create_partitions([NewPartitions(topic, 3)])[topic].result(120)
     send_clicks(stack.kafka.bootstrap, topic, ["e1"], partition=2)
 
     growing.wait_until(lambda: growing.totals()["clicks"] == 1, "the click of the new partition")

@@ -202,7 +202,7 @@ def test_offsets_on_the_broker_are_for_people_and_nothing_rests_on_them(
     admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
     send_clicks(stack.kafka.bootstrap, topic, [f"e{number}" for number in range(100)])
     moved = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 60)])
-    altered = admin.alter_consumer_group_offsets([moved])[group].result(10)
+    altered = admin.alter_consumer_group_offsets([moved])[group].result(60)
     assert [partition.error for partition in altered.topic_partitions or []] == [None]
 
     # when
@@ -240,7 +240,7 @@ def test_offsets_rewound_by_hand_on_the_broker_make_nothing_be_read_again(
     moved = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 10)])
 
     def is_moved() -> bool:
-        altered = admin.alter_consumer_group_offsets([moved])[group].result(10)
+        altered = admin.alter_consumer_group_offsets([moved])[group].result(60)
         return [partition.error for partition in altered.topic_partitions or []] == [None]
 
     wait_until(is_moved, "the offsets are set back", lambda: group)

@@ -25,7 +25,7 @@ from tests.stack.aggregator.test_dead_letters import letters
 def make_anew(stack: Stack, topic: str, partitions: int = 1) -> None:
     """Delete a topic and create it again under its name."""
     admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
-    admin.delete_topics([topic])[topic].result(30)
+    admin.delete_topics([topic])[topic].result(120)
     wait_until(lambda: topic not in admin.list_topics(timeout=10).topics, "deleted", lambda: topic)
     make_topic(stack.kafka.bootstrap, topic, partitions)
 
@@ -34,7 +34,7 @@ def remove_records_before(stack: Stack, topic: str, offset: int) -> None:
     """What retention does, at once."""
     admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
     for future in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
-        future.result(30)
+        future.result(120)
 
 
 def move_stored_offset(db: Path, next_offset: int, leader_epoch: int = -1) -> None:

@@ -82,7 +82,7 @@ class RealTurns:
     def delete(self, topic: str) -> None:
         """As a person may."""
         admin = AdminClient(self._kafka)
-        admin.delete_topics([topic])[topic].result(30)
+        admin.delete_topics([topic])[topic].result(120)
 
     async def second(self) -> Any:
         """One turn, and a fresh start where it was killed. What was made is always in the object by then."""

@@ -54,14 +54,14 @@ class Scene:
     def topic(self, name: str, partitions: int = 12, **settings: str) -> str:
         """A new topic, usable."""
         made = self._admin.create_topics([NewTopic(name, partitions, 1, config=settings)])
-        made[name].result(30)
+        made[name].result(120)
         eventually(f"topic {name} has leaders", lambda: self._has_leaders(name, partitions))
         return name
 
     def grow(self, name: str, partitions: int) -> None:
         """Give a topic more partitions."""
         made = self._admin.create_partitions([NewPartitions(name, partitions)])
-        made[name].result(30)
+        made[name].result(120)
 
     def _has_leaders(self, name: str, partitions: int) -> bool:
         try:
