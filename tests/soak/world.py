@@ -26,9 +26,9 @@ from tests.soak.faults import AGGREGATORS, BROKERS, PRODUCERS
 from tests.soak.orders import Orders
 from tests.soak.producer import ProducerSettings
 from tests.soak.programs import ROOT, AggregatorProgram, OperatorProgram, ProducerProgram, Program
+from tests.stack.end_offsets import until_usable
 from tests.stack.operator.process import SECRET
 from tests.stack.operator.scene import Scene
-from tests.stack.operator.waiting import eventually
 
 NAMESPACE, POLICY, TOPIC, GROUP = "soak", "clicks", "clicks", "counters"
 PARTITIONS = 6
@@ -152,15 +152,7 @@ class World:
             [NewTopic(TOPIC, PARTITIONS, BROKERS, config={"min.insync.replicas": "2"})]
         )
         made[TOPIC].result(120)
-
-        def led() -> bool:
-            try:
-                found = admin.list_topics(TOPIC, timeout=5).topics[TOPIC].partitions
-            except KafkaException:
-                return False
-            return len(found) == PARTITIONS and all(each.leader > 0 for each in found.values())
-
-        eventually("the topic has leaders", led)
+        until_usable(self.stack.kafka.bootstrap, TOPIC, PARTITIONS)
 
     def _operator_environment(self) -> dict[str, str]:
         return {

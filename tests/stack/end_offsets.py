@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -27,6 +28,23 @@ def end_offsets(reader: Consumer, topic: str) -> dict[int, int]:
             if error.args[0].code() not in _CHANGING_LEADERS or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def until_usable(bootstrap: str, topic: str, partitions: int) -> None:
+    """Wait until each partition of a topic that was just made, or grown, has its log.
+
+    It has a leader in the metadata before. Where it lacks the log it refuses the first batch of a producer
+    and may take the second; then it calls the first, when that is sent again, one that it has, and the Kafka
+    client tells it as delivered.
+    """
+    reader = Consumer({"bootstrap.servers": bootstrap, "group.id": uuid4().hex, "log_level": 0})
+    deadline = time.monotonic() + _SECONDS
+    try:
+        while (found := len(end_offsets(reader, topic))) != partitions:
+            assert time.monotonic() < deadline, f"{topic} has {found} of {partitions} partitions"
+            time.sleep(0.1)
+    finally:
+        reader.close()
 
 
 def _ask(reader: Consumer, topic: str) -> dict[int, int]:

@@ -15,8 +15,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from tests.stack.aggregator.process import wait_until
-from tests.stack.end_offsets import end_offsets
+from tests.stack.end_offsets import end_offsets, until_usable
 
 FIRST_MINUTE = (int(time.time()) // 60 - 30) * 60_000
 """Half an hour ago: the clicks of ten minutes from there are neither old nor of a time to come."""
@@ -26,13 +25,8 @@ KeyAndValue = tuple[bytes | None, bytes | None]
 def make_topic(bootstrap: str, name: str, partitions: int) -> None:
     """Create a topic; returns when all of its partitions can be used."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
-
-    def leaders() -> list[int]:
-        topic = admin.list_topics(name, timeout=10).topics[name]
-        return [partition.leader for partition in topic.partitions.values()]
-
-    wait_until(lambda: len([one for one in leaders() if one >= 0]) == partitions, "leaders", leaders)
+    admin.create_topics([NewTopic(name, partitions, 1)])[name].result(120)
+    until_usable(bootstrap, name, partitions)
 
 
 def producer(bootstrap: str) -> Producer:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 from kubernetes import client, config
@@ -27,7 +27,7 @@ from hotkey_sdk.routing.follower import Follower
 from hotkey_sdk.routing.names import TABLE_ENVELOPE, table_key
 from hotkey_sdk.routing.table import Stream, Table
 from tests.chart.commands import Program
-from tests.stack.end_offsets import end_offsets
+from tests.stack.end_offsets import end_offsets, until_usable
 from tests.stack.operator.process import SECRET, Operator
 from tests.stack.operator.waiting import WAIT_SECONDS, eventually
 
@@ -55,20 +55,14 @@ class Scene:
         """A new topic, usable."""
         made = self._admin.create_topics([NewTopic(name, partitions, 1, config=settings)])
         made[name].result(120)
-        eventually(f"topic {name} has leaders", lambda: self._has_leaders(name, partitions))
+        until_usable(self.stack.kafka.bootstrap, name, partitions)
         return name
 
     def grow(self, name: str, partitions: int) -> None:
         """Give a topic more partitions."""
         made = self._admin.create_partitions([NewPartitions(name, partitions)])
         made[name].result(120)
-
-    def _has_leaders(self, name: str, partitions: int) -> bool:
-        try:
-            found = self._admin.list_topics(name, timeout=5).topics[name]
-        except KafkaException:
-            return False
-        return len(found.partitions) == partitions and all(p.leader >= 0 for p in found.partitions.values())
+        until_usable(self.stack.kafka.bootstrap, name, partitions)
 
     def apply(self, name: str, spec: Mapping[str, Any]) -> None:
         """kubectl apply a policy."""

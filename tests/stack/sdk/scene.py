@@ -30,7 +30,7 @@ from hotkey_sdk.routing.table import (
     Stream,
     Table,
 )
-from tests.stack.end_offsets import end_offsets
+from tests.stack.end_offsets import end_offsets, until_usable
 
 PARTITIONS = 12
 SECONDS = 40.0
@@ -60,24 +60,12 @@ class Scene:
     def create(self, topic: str, partitions: int) -> None:
         """Make the topic and wait until every partition can be written."""
         self.admin.create_topics([NewTopic(topic, partitions)])[topic].result()
-        self._wait_for_logs(topic, partitions)
+        until_usable(self.stack.kafka.bootstrap, topic, partitions)
 
     def grow(self, partitions: int) -> None:
         """Add partitions to the topic and wait until every one can be written."""
         self.admin.create_partitions([NewPartitions(self.topic, partitions)])[self.topic].result()
-        self._wait_for_logs(self.topic, partitions)
-
-    def _wait_for_logs(self, topic: str, partitions: int) -> None:
-        """A partition has a leader in the metadata before it has a log.
-
-        Where it lacks the log it refuses the first batch of a producer and may take the second; then it calls
-        the first, when that is sent again, one that it has, and the Kafka client tells it as delivered.
-        """
-        reader = Consumer(
-            {"bootstrap.servers": self.stack.kafka.bootstrap, "group.id": uuid4().hex, "log_level": 0}
-        )
-        until(lambda: len(end_offsets(reader, topic)) == partitions, lambda: topic)
-        reader.close()
+        until_usable(self.stack.kafka.bootstrap, self.topic, partitions)
 
     def config(self, user: str, **more: Any) -> dict[str, Any]:
         """The settings of a client that follows this stream's tables, and may in Redis what `user` may."""
