@@ -33,7 +33,7 @@ class KafkaAddress:
     controller_port: int
 
 
-SESSION_MS = 1_000  # a restarted node waits for its old session to end; 9 s would be usual
+SESSION_MS = 3_000  # a restarted node waits for its old session to end; 9 s would be usual
 BUSY_SESSION_MS = 20_000
 GROUP_SESSION_MS, GROUP_HEARTBEAT_MS = 10_000, 1_000
 """By the protocol `consumer`, where brokers decide it; 45 s and 5 s would be usual. A dead member is missed

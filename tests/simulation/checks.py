@@ -8,6 +8,7 @@ from itertools import pairwise
 from hotkey_aggregator.store import CountQuery
 from hotkey_operator.engine.dedicated import like, weaker
 from hotkey_operator.engine.model import TopicSeen
+from hotkey_operator.engine.reasons import Reason
 from hotkey_sdk.routing.names import dedicated_prefix
 from hotkey_sdk.routing.resend import FIRST_PAUSE_SECONDS
 from hotkey_sdk.routing.table import Phase, Table
@@ -79,7 +80,8 @@ def _check_dedicated(world: World, moment: Look, table: Table) -> None:
     if _are_closed(world):
         return
     there = {key: topic for topic in table.topics if topic.phase is Phase.ACTIVE and (key := topic.key)}
-    if set(there) != set(moment.hot):
+    shunned = {key for key in moment.hot if _is_shunned(world, key)}
+    if not set(moment.hot) - shunned <= set(there) <= set(moment.hot):
         world.fail(f"{moment.hot} are hot for long at {world.now():.0f} s: {described(table)}")
     for key, topic in there.items():
         route = table.route(key)
@@ -97,6 +99,13 @@ def _are_closed(world: World) -> bool:
     denials = (Kind.DENIED, Kind.TOPIC_DENIED_DELETED)
     calm_at = world.now() - FIRST_PAUSE_SECONDS - SETTLING_SECONDS
     return any(fault.kind in denials and calm_at < fault.ends < world.now() for fault in world.report.faults)
+
+
+def _is_shunned(world: World, key: bytes) -> bool:
+    """Whether the operator said that the key's producers may not write to its topic: for longer than a run
+    lasts it gets no other."""
+    said = f"operator: {Reason.PARTIAL_ADOPTION}: key {key.decode()} goes back"
+    return any(said in line for line in world.report.trace)
 
 
 def _check_topics(world: World, table: Table) -> None:

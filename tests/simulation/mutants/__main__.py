@@ -75,7 +75,7 @@ class _Search:
         self._mutants = mutants
         self._seeds = seeds
         self._began = time.monotonic()
-        self._tests: dict[Future[Tested], Mutant] = {pool.submit(_tested, m.name): m for m in mutants}
+        self._tests: dict[Future[Tested], Mutant] = {pool.submit(tested, m.name): m for m in mutants}
         self._hunts: dict[Future[Found | None], tuple[Mutant, range]] = {}
         self._tested: dict[str, Tested] = {}
         self._found: dict[str, Found] = {}
@@ -123,10 +123,6 @@ class _Search:
 
     def _tell(self, mutant: Mutant, what: str) -> None:
         print(f"{time.monotonic() - self._began:6.0f} s  {mutant.name}: {what}", flush=True)
-
-
-def _tested(name: str) -> Tested:
-    return tested(MUTANTS[name])
 
 
 if __name__ == "__main__":

@@ -45,17 +45,13 @@ def replay(mutant: Mutant, seed: int) -> Report:
 
 
 def hunt(name: str, seeds: range) -> Found | None:
-    """The first of the seeds that shows the mutant of that name.
-
-    Raises `ValueError` where the same seed does not hold on the sound product.
-    """
+    """The first of the seeds that shows the mutant of that name and holds without it."""
     mutant = MUTANTS[name]
     if mutant.seeded is None:
         return None
     for seed in filter(mutant.seeded.on.has, seeds):
         problem = _shown(mutant.seeded, replay(mutant, seed).problems)
-        if problem is not None:
-            _holds_when_sound(mutant, seed)
+        if problem is not None and not simulate(seed, faults=mutant.seeded.faults(seed)).problems:
             return Found(seed, problem)
     return None
 
@@ -64,21 +60,14 @@ def _shown(seeded: Seeded, problems: Collection[str]) -> str | None:
     return next((each for each in problems if any(words in each for words in seeded.says)), None)
 
 
-def _holds_when_sound(mutant: Mutant, seed: int) -> None:
-    faults = mutant.seeded.faults(seed) if mutant.seeded else None
-    problems = simulate(seed, faults=faults).problems
-    if problems:
-        raise ValueError(f"seed {seed} shows {mutant.name}, and without it does not hold: {problems[0]}")
-
-
 def command_of(mutant: Mutant, seed: int) -> str:
     """What replays a seed on the mutant, with its trace."""
     return f"python -m tests.simulation.mutants {mutant.name} --from {seed} --seeds 1 --trace"
 
 
-def tested(mutant: Mutant) -> Tested:
-    """Run the mutant's plain test on it."""
-    code, words = _pytest(["--mutant", mutant.name, "-x", mutant.test])
+def tested(name: str) -> Tested:
+    """Run the plain test of the mutant of that name on it."""
+    code, words = _pytest(["--mutant", name, "-x", MUTANTS[name].test])
     return Tested(code == 1, words)
 
 
