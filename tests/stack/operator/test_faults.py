@@ -282,8 +282,12 @@ def test_of_two_operators_the_one_that_loses_the_race_stands_by_and_says_so(
     # then it stands by, and both agree in the end
     recovery = Recovery()
     scene.wait_for_condition("clicks", "Governing", seconds=recovery.left)
-    final = scene.wait_for_published("clicks", topic, recovery.left)
-    assert len(final.dimensions) == len(scene.policy("clicks")["spec"]["dimensions"])
+    asked_for = len(scene.policy("clicks")["spec"]["dimensions"])
+    eventually(
+        "the table that is published has what the policy says",
+        lambda: len(scene.wait_for_published("clicks", topic).dimensions) == asked_for,
+        recovery.left,
+    )
     proven(load, topic)
 
 
