@@ -154,8 +154,13 @@ class Assignment:
             # Read again from where `settle` finds. Counted now, they would move the position on, and a kill
             # before that is found would leave nothing that tells of the truncation.
             return False
-        position, offset = self._verifying.pop(place, None), record.offset()
-        if position is None or offset is None or offset >= position.next_offset:
+        position, offset = self._verifying.get(place), record.offset()
+        if position is None or offset is None:
+            return True
+        if offset < position.next_offset - 1:
+            return False  # of a reading from before it was known where to begin: it tells nothing
+        del self._verifying[place]
+        if offset >= position.next_offset:
             return True
         if record.leader_epoch() != position.leader_epoch:
             self.lose_place([place], cut_off=True)

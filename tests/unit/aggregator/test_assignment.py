@@ -12,6 +12,7 @@ from hotkey_aggregator.assignment import ASK_SECONDS, RETRY_SECONDS, Assignment,
 from hotkey_aggregator.metrics import Metrics
 from hotkey_aggregator.pending import Pending
 from hotkey_aggregator.store import Flush, Keeping, OffsetMove, Position
+from hotkey_aggregator.windows import Source
 from tests.contract.aggregator.model_store import ModelStore
 
 PLACES = [("clicks", number) for number in range(4)]
@@ -45,21 +46,44 @@ class Brokers:
         return {name: f"id of {name}" for name in names}
 
 
-def reading(brokers: Brokers) -> Assignment:
-    """Four logs are read, and their next offset, 5, is no more in any of them."""
-    store, pending, answering = ModelStore(), Pending(), brokers
-    consumer: Any = brokers
-    cluster: Any = brokers
-    assignment = Assignment(
-        lambda: consumer,
+@dataclass(frozen=True)
+class Read:
+    """A record of the first log, as far as it is looked at here."""
+
+    at: int
+    epoch: int
+
+    def topic(self) -> str:
+        return PLACES[0][0]
+
+    def partition(self) -> int:
+        return PLACES[0][1]
+
+    def offset(self) -> int:
+        return self.at
+
+    def leader_epoch(self) -> int:
+        return self.epoch
+
+
+def assignment_of(brokers: Brokers, store: ModelStore, pending: Pending) -> Assignment:
+    answering: Any = brokers
+    return Assignment(
+        lambda: answering,
         store,
-        cluster,
+        answering,
         pending,
         Metrics(),
         Keeping(),
         lambda: 0,
-        lambda: answering.now,
+        lambda: brokers.now,
     )
+
+
+def reading(brokers: Brokers) -> Assignment:
+    """Four logs are read, and their next offset, 5, is no more in any of them."""
+    store, pending = ModelStore(), Pending()
+    assignment = assignment_of(brokers, store, pending)
     assignment.add([TopicPartition(*place) for place in PLACES])
     moves = [OffsetMove(source, None, Position(5)) for source in sorted(pending.sources)]
     store.commit(Flush(moves=tuple(moves)))
@@ -102,3 +126,22 @@ def test_many_logs_whose_leader_hangs_hold_up_one_turn_no_longer_than_one_of_the
     before = brokers.now
     settle_for(brokers, assignment, 1)
     assert brokers.now - before == RETRY_SECONDS + ASK_SECONDS
+
+
+@pytest.mark.parametrize("epoch", [3, 4], ids=["the log that was read", "a log that was cut off"])
+def test_what_was_read_before_it_was_known_where_to_begin_tells_nothing_of_the_log(epoch: int) -> None:
+    # given a log of which the store has all before 15, written by the leader of epoch 3
+    store = ModelStore()
+    source = Source(*PLACES[0], "id of clicks")
+    store.commit(Flush(moves=(OffsetMove(source, None, Position(15, leader_epoch=3)),)))
+    assignment = assignment_of(Brokers(), store, Pending())
+    assignment.add([TopicPartition(*PLACES[0])])
+
+    # when the client still hands out what it read from the log's beginning, of an earlier leader
+    early = [Read(offset, epoch=1) for offset in (10, 11)]
+    counted = assignment.verified([*early, Read(14, epoch), Read(15, epoch=4)])  # type: ignore[list-item]
+
+    # then the record before the first one decides alone whether the log was cut off
+    was_cut_off = epoch != 3
+    assert [record.offset() for record in counted] == ([] if was_cut_off else [15])
+    assert set(assignment.unplaced) == ({PLACES[0]} if was_cut_off else set())
