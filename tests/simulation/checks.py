@@ -21,6 +21,7 @@ from tests.simulation.world import Log, World
 FRESH_SECONDS = 14.0  # within which a record is counted in calm weather, however much there is to catch up
 SETTLING_SECONDS = 15.0  # from a hot key to its topic
 EVEN_SECONDS, EVEN = 10.0, 2.5  # max/mean over so many seconds: a few records; unspread it is above 4
+FORGOTTEN_SECONDS = 30.0  # after a person deleted a topic, at most
 
 
 def look(world: World, moment: Look, before: list[int]) -> None:
@@ -112,6 +113,8 @@ def _check_topics(world: World, table: Table) -> None:
     moved = {topic.key for topic in table.topics if topic.phase is Phase.ACTIVE}
     for topic in table.topics:
         seen = world.brokers.seen(topic.name)
+        if seen is None and world.now() - world.deleted_at.get(topic.name, float("-inf")) < FORGOTTEN_SECONDS:
+            continue  # it is believed to be gone when no broker has told of it for a while
         if seen is None:
             world.fail(f"{topic.name} is {topic.phase.value} and does not exist")
         elif seen.topic_id != topic.topic_id:

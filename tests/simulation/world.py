@@ -109,6 +109,7 @@ class World:
         self.adopted: dict[str, list[int]] = {}
         self.contents: dict[int, bytes] = {}
         self.in_object: set[bytes] = set()
+        self.deleted_at: dict[str, float] = {}  # dedicated topics, by a person
         self.last_written: Table | None = None
         self.readable = {TOPIC}  # topics of every read set that was ever published
         self.recorded: set[str] = set()  # names of dedicated topics that ever stood in the object
@@ -313,6 +314,7 @@ class World:
 
     def delete_topic(self, name: str) -> None:
         """As a person may: its records are kept here, for the checks alone."""
+        self.deleted_at[name] = self.now()
         seen = self.brokers.seen(name)
         assert seen is not None
         logs = [list(self.brokers.read(name, p, 0)) for p in range(seen.partitions)]

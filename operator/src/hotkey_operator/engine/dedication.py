@@ -138,8 +138,13 @@ class _Step:
             )
 
     def assign(self) -> None:
-        """A new name for the first key that needs a topic and has none, where no idle one fits it."""
-        want = self._next()
+        """A new name for the first key that needs a topic and has none, where no idle one fits it.
+
+        Not while another one of it is on its way back, also where that is gone: it is forgotten soon.
+        """
+        returning = {topic.key for topic in self.table.topics if topic.phase is Phase.RETURN}
+        may = (want for want in self.wanted if want.key not in returning and self._may_begin(want))
+        want = next(may, None)
         if want is None or self.claims or self._is_limited(want.why, want.key) or not self._has_room(want):
             return
         fresh = self._named(want.partitions, want.key)
